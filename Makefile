@@ -1,0 +1,39 @@
+# Everything a newcomer types. Needs Linux or macOS, make and Python >= 3.11; the rest is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+HOST ?= 127.0.0.1
+PORT ?= 8080
+
+# One thread per process: on shared cores two threads of a small model wait for each other most of the time.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: sweep test check dashboard install clean
+.DEFAULT_GOAL := sweep
+
+sweep: $(STAMP)  ## a sweep on the sandbox; run it again to continue it
+	$(BIN)/python -m sweep -m
+
+test: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+dashboard: $(STAMP)  ## optuna-dashboard on the newest study, on this machine only
+	$(BIN)/python -m sweep.dashboard --host $(HOST) --port $(PORT)
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "stylesweep needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## removes the environment, never a study
+	rm -rf $(VENV)

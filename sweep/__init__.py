@@ -1,0 +1,1 @@
+"""Search, trial, study, report, tracking: the only room that knows Hydra, OmegaConf and Optuna."""
