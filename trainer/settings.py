@@ -1,0 +1,236 @@
+"""What can be set in the trainer, with units, meaning and rules. Nothing here imports torch.
+
+Sides are always written in FLUX's pixels (512, 768, 1024). A base of another size has a `scale` that turns them into
+its own pixels; only the plan and the sampler apply it.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Strategy(StrEnum):
+    """How the caption of an example is made."""
+
+    none = "none"  # captionless: the empty text
+    trigger = "trigger"  # the trigger word alone
+    original = "original"  # the sidecar text as found
+    tags = "tags"  # the sidecar's comma separated tags
+    edited = "edited"  # the sidecar text without its style words
+    subject_only = "subject_only"  # the subject and nothing else
+
+
+class Strip(StrEnum):
+    """The classes of words that can be taken out of a caption."""
+
+    style = "style"  # "vintage", "in the style of …"
+    medium = "medium"  # "engraving", "watercolor"
+    technique = "technique"  # "cross-hatching", "fine lines"
+    emotion = "emotion"  # "melancholic", "serene mood"
+
+
+class Targets(StrEnum):
+    """Which linear layers of the transformer get a LoRA."""
+
+    attention = "attention"  # to_q, to_k, to_v, to_out of the image stream (190 layers in FLUX.1)
+    diffusers = "diffusers"  # the default of diffusers' Flux script: attention of both streams, feed-forward (342)
+    all_linear = "all_linear"  # every linear layer of the blocks but the modulation (418)
+
+
+class TimestepDensity(StrEnum):
+    """How the noise level sigma of a training picture is drawn."""
+
+    sigmoid = "sigmoid"  # sigmoid of a normal number
+    shift = "shift"  # sigmoid, then shifted by `shift` whatever the size
+    flux_shift = "flux_shift"  # sigmoid, then shifted by the number of tokens as the sampler does
+    uniform = "uniform"  # uniform in (0, 1)
+
+
+class Dtype(StrEnum):
+    """The number format of the base's weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Group(StrEnum):
+    """What a prompt asks for, seen from the training pictures."""
+
+    unrelated = "unrelated"  # a subject the training never showed
+    in_domain = "in_domain"  # a subject like those trained on
+
+
+@dataclass
+class CaptionSettings:
+    strategy: Strategy = Strategy.subject_only  # how captions are made
+    trigger: str = ""  # word put in front of every caption; empty: none
+    strip: list[Strip] = field(default_factory=lambda: list(Strip))  # classes `tags`, `edited`, `subject_only` remove
+    dropout: float = 0.0  # probability that a picture is shown without its caption for an epoch
+    shuffle_tags: bool = False  # shuffle the comma separated parts anew each epoch (`original` and `tags` only)
+    keep_tokens: int = 0  # that many parts stay in front when shuffled, the trigger not counted
+
+    def __post_init__(self) -> None:
+        _between("captions.dropout", self.dropout, 0.0, 1.0)
+        _at_least("captions.keep_tokens", self.keep_tokens, 0)
+        if self.strategy == Strategy.none and self.trigger:
+            raise ValueError(
+                f"`captions.strategy=none` trains without text and cannot carry a trigger word, got"
+                f" `captions.trigger={self.trigger}`: use captions.strategy=trigger, or empty the trigger"
+            )
+        if self.strategy == Strategy.trigger and not self.trigger.strip():
+            raise ValueError("`captions.strategy=trigger` needs a word: set `captions.trigger`, which is empty")
+        if self.shuffle_tags and self.strategy not in (Strategy.original, Strategy.tags):
+            raise ValueError(
+                f"`captions.shuffle_tags` works on comma separated parts, so on the strategies original and tags only,"
+                f" got `captions.strategy={self.strategy}`"
+            )
+
+
+@dataclass
+class DataSettings:
+    path: str = ""  # folder of training pictures with NAME.txt (caption) and NAME.tags beside them
+    references: str = ""  # folder of held-out pictures of the style, never trained on
+    limit: int | None = None  # train on that many pictures, drawn by `subset_seed`; null: all
+    subset_seed: int = 0  # which pictures the limit keeps; a smaller limit keeps a subset of a larger one's
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            _at_least("data.limit", self.limit, 1)
+
+
+@dataclass
+class MixSettings:
+    # side in FLUX px -> times a picture is shown per epoch at that side; 0 drops the side
+    repeats: dict[int, int] = field(default_factory=lambda: {512: 5})
+    batch_size: int = 4  # pictures per batch; a batch never mixes buckets or sides
+    batch_sizes: dict[int, int] = field(default_factory=dict)  # side -> batch size, where it differs from `batch_size`
+    gradient_accumulation: int = 1  # batches per optimiser step
+    no_upscale: bool = True  # a picture smaller than the side keeps its size
+    min_side: int | None = None  # smallest bucket edge in FLUX px, upscaling mode only; null: half the side
+    max_side: int | None = None  # largest bucket edge in FLUX px, upscaling mode only; null: twice the side
+
+    def __post_init__(self) -> None:
+        for side, repeats in self.repeats.items():
+            _at_least("mix.repeats: every side", side, 1)
+            _at_least(f"mix.repeats.{side}", repeats, 0)
+        if not any(self.repeats.values()):
+            raise ValueError(f"`mix.repeats` must show the pictures at one side at least, got {self.repeats}")
+        _at_least("mix.batch_size", self.batch_size, 1)
+        for side, size in self.batch_sizes.items():
+            _at_least(f"mix.batch_sizes.{side}", size, 1)
+            if side not in self.repeats:
+                raise ValueError(f"`mix.batch_sizes.{side}` names no side of `mix.repeats` {sorted(self.repeats)}")
+        _at_least("mix.gradient_accumulation", self.gradient_accumulation, 1)
+        for name, value in (("min_side", self.min_side), ("max_side", self.max_side)):
+            if value is not None:
+                _at_least(f"mix.{name}", value, 1)
+
+
+@dataclass
+class BudgetSettings:
+    images_seen: int = 2400  # training pictures shown in all, whatever the mix; the last step may overrun by its rest
+
+    def __post_init__(self) -> None:
+        _at_least("budget.images_seen", self.images_seen, 1)
+
+
+@dataclass
+class LoraSettings:
+    rank: int = 16  # inner width of the LoRA
+    alpha: float | None = None  # strength is alpha / rank; null: alpha = rank, which every tool reads alike
+    targets: Targets = Targets.all_linear  # which layers
+
+    def __post_init__(self) -> None:
+        _at_least("lora.rank", self.rank, 1)
+        if self.alpha is not None:
+            _above("lora.alpha", self.alpha, 0.0)
+
+
+@dataclass
+class OptimizerSettings:
+    learning_rate: float = 1e-3  # of AdamW, constant after the warm-up
+    weight_decay: float = 0.01  # of AdamW, decoupled
+    warmup_steps: int = 10  # steps in which the rate grows linearly; no schedule knows the budget
+    max_grad_norm: float = 1.0  # gradients are clipped to this length; 0: never
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # memory of AdamW's two averages
+
+    def __post_init__(self) -> None:
+        _above("optimizer.learning_rate", self.learning_rate, 0.0)
+        _at_least("optimizer.weight_decay", self.weight_decay, 0.0)
+        _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        _at_least("optimizer.max_grad_norm", self.max_grad_norm, 0.0)
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"`optimizer.betas` must be two numbers in [0, 1), got {self.betas}")
+
+
+@dataclass
+class TrainSettings:
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    timesteps: TimestepDensity = TimestepDensity.sigmoid  # how sigma is drawn
+    shift: float = 3.1582  # for timesteps=shift; e^1.15, what FLUX.1-dev uses at 1024 px
+    checkpoints: int = 2  # how many are yielded, evenly spaced in pictures, the last always
+    gradient_checkpointing: bool = False  # recompute activations: less memory, a third slower
+    seed: int = 0  # of LoRA weights, order, noise, sigmas and caption dropout
+
+    def __post_init__(self) -> None:
+        _above("train.shift", self.shift, 0.0)
+        _at_least("train.checkpoints", self.checkpoints, 1)
+
+
+@dataclass
+class BaseSettings:
+    path: str = "sandbox/weights/base"  # diffusers Flux folder, or a hub id whose weights are on this machine
+    scale: float = 1.0  # this base's px per FLUX px (0.125: 512 means 64 px)
+    dtype: Dtype = Dtype.float32  # of the base's weights; LoRA weights are always float32
+    device: str = "auto"  # cpu, cuda, cuda:1, …; auto: cuda if there is one
+    max_text_tokens: int = 512  # T5 tokens a caption or prompt is cut or padded to
+    threads: int = 0  # CPU threads of torch; 0: one, which is fastest on shared cores
+    offload: bool = False  # keep T5, CLIP and VAE in main memory while they are not used (small cards)
+
+    def __post_init__(self) -> None:
+        if not self.path.strip():
+            raise ValueError("`base.path` must name a diffusers Flux folder or a hub id, it is empty")
+        _above("base.scale", self.scale, 0.0)
+        _at_least("base.max_text_tokens", self.max_text_tokens, 1)
+        _at_least("base.threads", self.threads, 0)
+
+
+@dataclass
+class SampleSettings:
+    steps: int = 20  # Euler steps
+    guidance: float = 3.5  # value fed to the guidance embedding; one forward a step
+    batch_size: int = 8  # prompts of equal size drawn together
+
+    def __post_init__(self) -> None:
+        _at_least("sample.steps", self.steps, 1)
+        _at_least("sample.guidance", self.guidance, 0.0)
+        _at_least("sample.batch_size", self.batch_size, 1)
+
+
+@dataclass
+class Prompt:
+    text: str = ""  # what is asked for
+    seed: int = 0  # of the noise, with the size
+    width: int = 512  # FLUX px
+    height: int = 512  # FLUX px
+    group: Group = Group.unrelated  # objectives are read on unrelated prompts only
+
+    def __post_init__(self) -> None:
+        _at_least("prompt.width", self.width, 1)
+        _at_least("prompt.height", self.height, 1)
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")
+
+
+def _above(name: str, value: float, bound: float) -> None:
+    if not bound < value < float("inf"):
+        raise ValueError(f"`{name}` must be a finite number above {bound}, got {value}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"`{name}` must lie between {low} and {high}, got {value}")
