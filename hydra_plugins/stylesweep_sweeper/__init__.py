@@ -1,0 +1,43 @@
+"""The few lines that let Hydra 1.3 find our sweeper: it takes sweepers only from the `hydra_plugins` namespace.
+
+Imported at every start of Hydra, `--help` included, so nothing heavy is imported here; the work is in `sweep.sweeper`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class StyleSweeperNode:
+    """`hydra/sweeper=stylesweep`; its settings stand in the application's own `search` and `study`."""
+
+    _target_: str = "hydra_plugins.stylesweep_sweeper.StyleSweeper"
+    _convert_: str = "object"
+    search: Any = "${search}"
+    study: Any = "${study}"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="stylesweep", node=StyleSweeperNode, provider="stylesweep")
+
+
+class StyleSweeper(Sweeper):
+    """Asks Optuna for a trial, launches it as a Hydra job, tells Optuna what came back; until the study is done."""
+
+    def __init__(self, search: Any, study: Any) -> None:
+        self.search = search
+        self.study = study
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from sweep.sweeper import Driver
+
+        self.driver = Driver(
+            search=self.search, study=self.study, config=config, context=hydra_context, task=task_function
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        return self.driver.sweep(arguments)

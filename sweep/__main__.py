@@ -1,0 +1,172 @@
+"""The door: Hydra composes a configuration, here it becomes plain settings, and nothing behind knows Hydra.
+
+    python -m sweep            one configuration: train, sample, score
+    python -m sweep -m         a sweep: Optuna searches what `search=` names
+    python -m sweep --help     what can be set
+
+`python -m sweep.plan`, `.score` and `.report` come through the same door with the same overrides. Wrong input ends
+here in one message and exit code 2; Ctrl-C in one line and exit code 130.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from sweep.errors import InputError
+from sweep.schema import Config, register
+
+WRONG_INPUT = 2
+INTERRUPTED = 130
+MISSING = {
+    "data.path": "`data.path` must be given: the folder of your pictures, data.path=MY_PICTURES, each with its caption"
+    " beside it as NAME.txt",
+    "data.references": "`data.references` must be given: a folder of pictures of the style that are not trained on,"
+    " data.references=HELD_OUT_PICTURES; 10 to 30 of them",
+}
+WRONG = (ValueError, OSError, HydraException, OmegaConfBaseException)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job runs: its folder, its number in the study (None outside a sweep), and what was asked for."""
+
+    folder: Path
+    number: int | None
+    overrides: tuple[str, ...]
+
+
+Task = Callable[[Config, Place], Any]
+Check = Callable[[Mapping[str, Config]], None]
+
+
+def settings(config: DictConfig) -> Config:
+    """The border: the composed configuration as plain dataclasses, which check their own rules.
+
+    Raises:
+        InputError: naming every rule that is broken, not the first alone.
+    """
+    parts: dict[str, Any] = {}
+    faults: list[str] = []
+    for part in fields(Config):
+        try:
+            parts[part.name] = OmegaConf.to_object(config[part.name])
+        except (ValueError, OmegaConfBaseException) as fault:
+            faults.append(_fault(fault, part.name))
+    if faults:
+        raise InputError("\n".join(faults))
+    return Config(**parts)
+
+
+def start(task: Task, *, check: Check | None = None) -> None:
+    """Composes the configuration from the command line and runs the task on it, or a sweep of it with -m.
+
+    Args:
+        check: looks at every configuration of a sweep that can be told beforehand, before any trial; a single run is
+            checked the same way. Raises ValueError for what cannot work.
+    """
+    in_task = False
+    refused: list[Exception] = []
+
+    def job(config: DictConfig) -> Any:
+        nonlocal in_task
+        node = HydraConfig.get()
+        if node.mode == RunMode.MULTIRUN:
+            in_task = True
+            return task(settings(config), Place(Path(node.runtime.output_dir), node.job.num, tuple(node.overrides.task)))
+        try:
+            made = settings(config)
+            if check is not None:
+                check({"": made})
+            in_task = True
+            return task(made, Place(Path(node.runtime.output_dir), None, tuple(node.overrides.task)))
+        except WRONG as fault:
+            if in_task and not isinstance(fault, InputError):
+                raise
+            refused.append(fault)  # raised below: Hydra would first print the overrides
+            return None
+
+    def checked(configs: Mapping[str, DictConfig]) -> None:
+        made = _all_settings(configs)
+        if check is not None:
+            check(made)
+
+    job.check = checked  # type: ignore[attr-defined]  # the sweeper gets this function from Hydra and looks for it
+    register()
+    traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(job)()
+        if refused:
+            raise refused[0]
+    except KeyboardInterrupt:
+        print("\nStopped. The same command continues where this one stopped.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except WRONG as fault:
+        # Before the task has begun everything that goes wrong was asked for; later, only what says so was.
+        if traces_wanted or (in_task and not isinstance(fault, InputError)):
+            raise
+        print(f"error: {message(fault)}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
+def message(fault: BaseException) -> str:
+    """What to print of an error: Hydra's and OmegaConf's own without their inner workings."""
+    if isinstance(fault, InstantiationException) and fault.__cause__ is not None:
+        return message(fault.__cause__)
+    lines = [str(fault)]
+    if isinstance(fault, HydraException) and isinstance(fault.__cause__, OmegaConfBaseException):
+        lines.append(str(fault.__cause__))
+    noise = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
+    if "not in struct" not in str(fault.__cause__):  # only there would the + that Hydra proposes be taken
+        noise += ("To append to your",)
+    kept = [line.rstrip() for line in "\n".join(lines).splitlines() if not line.strip().startswith(noise)]
+    return "\n".join(line for i, line in enumerate(kept) if line or (0 < i < len(kept) - 1))
+
+
+def _fault(fault: Exception, part: str) -> str:
+    key = getattr(fault, "full_key", None)
+    text = message(fault).splitlines()[0]
+    if isinstance(fault, MissingMandatoryValue):
+        return MISSING.get(key or "", f"`{key}` must be given: add {key}=VALUE")
+    return text if not isinstance(fault, OmegaConfBaseException) else f"`{key or part}`: {text}"
+
+
+def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
+    made, faults = {}, []
+    for chosen, config in configs.items():
+        try:
+            made[chosen] = settings(config)
+        except InputError as fault:
+            faults += [f"with {chosen}: {line}" if chosen else line for line in str(fault).splitlines()]
+    if faults:
+        raise InputError("\n".join(dict.fromkeys(faults)))
+    return made
+
+
+def main() -> None:
+    """`python -m sweep` and the console script `stylesweep`."""
+    def train_and_score(config: Config, place: Place) -> tuple[float, float]:
+        from sweep.trial import run_trial  # torch only after the configuration has been accepted
+
+        return run_trial(config, folder=place.folder, number=place.number, overrides=place.overrides).values
+
+    def check(configs: Mapping[str, Config]) -> None:
+        from sweep.preflight import check_inputs
+
+        check_inputs(configs)
+
+    start(train_and_score, check=check)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""What a person can put right: the door prints these without a traceback and ends with exit code 2."""
+
+
+class InputError(ValueError):
+    """Something asked for cannot be done; the message names it and says what to do."""
+
+
+class StudyMismatch(InputError):
+    """The study on disk was made with another search space or other settings."""
+
+
+class StudyBusy(InputError):
+    """Another process is running this study."""

@@ -1,0 +1,116 @@
+"""What a person watching a sweep reads: one line per event, at 80 columns, the same in a terminal and in a log file."""
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+from rich.console import Console
+
+from sweep.recipes import Recipe
+from sweep.settings import SearchSettings
+from sweep.study import FINISHED, best, front, hypervolume, rectangle, why_not
+from sweep.summary import print_summary
+
+STEP_LINE_EVERY_S = 5.0
+
+
+def console() -> Console:
+    """Where progress goes: standard output as it is now, without colours unless it is a terminal."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=False, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """A time as exact as one needs it: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{max(0, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class SweepProgress:
+    """The lines of a whole sweep."""
+
+    def __init__(self, search: SearchSettings, folder: Path) -> None:
+        self.search = search
+        self.folder = folder
+        self.console = console()
+
+    def start(self, study: optuna.Study, misfits: Sequence[Recipe]) -> None:
+        """What is about to happen, and which recipes cannot be part of it."""
+        trials = study.get_trials(deepcopy=False)
+        done = sum(trial.state in FINISHED for trial in trials)
+        left = max(0, self.search.n_trials - done)
+        self.console.print(f"study {study.study_name}: {self.search.n_trials} trials, {done} done, {left} to run")
+        self.console.print(f"  in {shown(self.folder)}")
+        queued = [t.user_attrs["recipe"] for t in trials if t.state == TrialState.WAITING and "recipe" in t.user_attrs]
+        if queued:
+            self.console.print(f"  known recipes first: {', '.join(queued)}")
+        for recipe in misfits:
+            self.console.print(f"  not {recipe.name}: {recipe.misfit}", style="dim")
+
+    def begin(self, study: optuna.Study, trial: Trial) -> None:
+        """Trial i of n, what it tries, and how long the rest will take."""
+        done = study.get_trials(deepcopy=False, states=FINISHED)
+        seconds = [t.user_attrs["seconds"] for t in done if t.state == TrialState.COMPLETE and "seconds" in t.user_attrs]
+        left = max(1, self.search.n_trials - len(done))
+        eta = f", about {duration(statistics.fmean(seconds) * left)} left" if seconds else ""
+        recipe = trial.user_attrs.get("recipe")
+        self.console.print(
+            f"\ntrial {len(done) + 1} of {max(self.search.n_trials, len(done) + 1)} ({trial.number:04d}){eta}"
+            + (f"  recipe {recipe}" if recipe else "")
+        )
+        self.console.print("  " + " ".join(f"{key}={value}" for key, value in trial.params.items()))
+
+    def end(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """What came of it, and what is best so far."""
+        took = duration(trial.user_attrs.get("seconds", 0))
+        if trial.state == TrialState.COMPLETE:
+            self.console.print(f"  {scores(self.search, trial)}, feasible: {why_not(trial)}, in {took}")
+        else:
+            self.console.print(f"  {why_not(trial)} (after {took}; the study goes on)")
+        self.console.print(f"  {best_line(self.search, study)}")
+
+    def finish(self, study: optuna.Study) -> None:
+        """The ranking, and where to look."""
+        print_summary(self.console, study, self.folder)
+
+
+class StepProgress:
+    """The lines inside one trial: phase, step of steps, and no more than one line every few seconds."""
+
+    def __init__(self) -> None:
+        self.console = console()
+        self.last = 0.0
+        self.phase = ""
+
+    def __call__(self, phase: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if phase != self.phase or done == total or now - self.last > STEP_LINE_EVERY_S:
+            self.last, self.phase = now, phase
+            self.console.print(f"    {phase} {done}/{total}{'  ' + note if note else ''}")
+
+
+def scores(search: SearchSettings, trial: FrozenTrial) -> str:
+    """The values by name: style 0.610, composition 0.720."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in zip(search.objectives, trial.values, strict=True))
+
+
+def best_line(search: SearchSettings, study: optuna.Study) -> str:
+    """Best so far: the feasible trial with the largest rectangle, and the area under the whole front."""
+    trials = study.get_trials(deepcopy=False)
+    top = best(trials)
+    if top is None:
+        return "best so far: none is feasible yet"
+    line = f"best so far: {top.number:04d} ({scores(search, top)})"
+    if len(search.objectives) != 2:
+        return line
+    whole = hypervolume([trial.values for trial in front(trials)])
+    return line + f", area {rectangle(top.values):.3f} of front {whole:.3f}"
+
+
+def shown(path: Path) -> str:
+    """A path as one types it: relative where it lies below the working folder."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,78 @@
+"""What can be set about a study: where it lives, what is searched, what is scored, what is tracked. No torch here."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from trainer.settings import Group, Prompt
+
+PARTS = {"/", "\\", "\0"}
+
+
+class Sampler(StrEnum):
+    """Who suggests the next trial; the functions are in `sweep.samplers`."""
+
+    tpe = "tpe"  # tree-structured Parzen estimator, Optuna's default
+    nsga2 = "nsga2"  # evolutionary, for long studies
+    random = "random"  # every point by itself; the honest baseline
+
+
+class Checkpoints(StrEnum):
+    """Which checkpoints of a training are sampled and scored."""
+
+    last = "last"  # the end of the training only
+    all = "all"  # every one: costs samples, finds a training that went on too long
+
+
+@dataclass
+class StudySettings:
+    name: str = "study"  # folder under `folder`, and the study's name in Optuna
+    folder: str = "multirun"  # where studies live
+    min_free_gb: float = 0.5  # GB that must be free on the study's disk before anything starts
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or self.name in (".", "..") or PARTS & set(self.name):
+            raise ValueError(f"`study.name` must be the name of one folder, got {self.name!r}")
+        if self.min_free_gb < 0:
+            raise ValueError(f"`study.min_free_gb` must be at least 0, got {self.min_free_gb}")
+
+
+@dataclass
+class SearchSettings:
+    params: dict[str, str] = field(default_factory=dict)  # Hydra key -> what to search, in the grammar of overrides
+    n_trials: int = 12  # trials in all, those of earlier runs of the same study counted in
+    sampler: Sampler = Sampler.tpe  # who suggests
+    startup: int = 5  # finished trials before tpe stops drawing at random
+    seed: int = 0  # same seed, same suggestions; each trial draws from (seed, its number)
+    enqueue: list[str] = field(default_factory=list)  # experiments run first, where they fit the space
+    objectives: list[str] = field(default_factory=lambda: ["style", "composition"])  # names of what a job returns
+
+    def __post_init__(self) -> None:
+        if self.n_trials < 1:
+            raise ValueError(f"`search.n_trials` must be at least 1, got {self.n_trials}")
+        if self.startup < 1:
+            raise ValueError(f"`search.startup` must be at least 1, got {self.startup}")
+        if self.seed < 0:
+            raise ValueError(f"`search.seed` must be at least 0, got {self.seed}")
+
+
+@dataclass
+class EvalSettings:
+    prompts: list[Prompt] = field(default_factory=list)  # drawn with and without the LoRA, same seed and sampler
+    checkpoints: Checkpoints = Checkpoints.last  # which of them are scored
+    strengths: list[float] = field(default_factory=lambda: [1.0])  # each scored checkpoint is drawn at each of these
+    others: str = ""  # folder of pictures in other styles, the metrics' null; empty: none
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("`eval.prompts` must hold at least one prompt, it is empty")
+        if not any(prompt.group == Group.unrelated for prompt in self.prompts):
+            raise ValueError("`eval.prompts` must hold a prompt of the group unrelated: the objectives are read on them")
+        if not self.strengths or not all(0 < strength < float("inf") for strength in self.strengths):
+            raise ValueError(f"`eval.strengths` must be finite numbers above 0, got {self.strengths}")
+
+
+@dataclass
+class TrackSettings:
+    wandb: bool = True  # a Weights & Biases run per trial, written offline unless logged in
+    project: str = "stylesweep"  # project in Weights & Biases
+    entity: str | None = None  # user or team there; null: the account's default

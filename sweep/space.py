@@ -1,0 +1,174 @@
+"""The search space: Hydra's override grammar read as Optuna's distributions.
+
+    captions=choice(none,edited)                      one of these, in this order; config groups too
+    mix.repeats.512=range(0,6)                        whole numbers 0 … 5, as Hydra's range excludes its end
+    train.optimizer.learning_rate=interval(1e-4,1e-2) any number between; tag(log, interval(…)) on a log scale
+    train.lora.rank=int(interval(4,64))               whole numbers 4 … 64, both ends in
+
+A parameter is named by its Hydra key, so that `key=value` of a trial's parameters is the command that repeats it.
+A choice that is not a number, a truth value or null is kept as the text Hydra would read back.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.trial import Trial
+
+from sweep.errors import InputError
+
+Space = dict[str, BaseDistribution]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A command line taken apart: what is fixed for every trial, and what is searched."""
+
+    fixed: list[str]
+    space: Space
+
+
+def read_arguments(arguments: Sequence[str], params: Mapping[str, str], loader: ConfigLoader | None) -> Arguments:
+    """Takes the command line and the space of `search.params` apart.
+
+    What the command line searches is added to the space or replaces the entry of that key; what it fixes leaves the
+    space.
+
+    Raises:
+        InputError: if a sweep cannot be searched, or nothing is left to search.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    given = parser.parse_overrides(list(arguments))
+    configured = parser.parse_overrides([f"{key}={text}" for key, text in params.items()])
+    taken = {override.get_key_element().lstrip("+~") for override in given}
+    searched = [o for o in configured if o.get_key_element().lstrip("+~") not in taken]
+    searched += [o for o in given if o.is_sweep_override()]
+    space = {override.get_key_element(): distribution(override) for override in searched}
+    if not space:
+        raise InputError(
+            "nothing is left to search: every parameter of `search.params` is fixed on the command line. Search one,"
+            " for example captions=choice(none,edited), or leave out -m to train this one configuration"
+        )
+    return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space)
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """The distribution an override of the search grammar stands for.
+
+    Raises:
+        InputError: if it is no sweep, is empty, or shuffles or sorts, which means nothing to a search.
+    """
+    key, sweep = override.get_key_element(), override.value()
+    if override.is_choice_sweep():
+        choices = list(dict.fromkeys(_choice(value) for value in override.sweep_iterator()))
+        if not choices:
+            raise InputError(f"`{key}` has no choices: {override.input_line}")
+        return CategoricalDistribution(choices)
+    if isinstance(sweep, RangeSweep):
+        return _stepped(key, sweep)
+    if isinstance(sweep, IntervalSweep):
+        return _interval(key, sweep)
+    raise InputError(f"`{key}` is not a search: write choice(…), range(…) or interval(…), got {override.input_line}")
+
+
+def _choice(value: Any) -> None | bool | int | float | str:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    # The text as Hydra would have to read it again: quotes and escapes kept.
+    return str(Override._get_value_element_as_str(value))
+
+
+def _stepped(key: str, sweep: RangeSweep) -> BaseDistribution:
+    start, stop, step = sweep.start, sweep.stop, sweep.step
+    if start is None or stop is None or step <= 0:
+        raise InputError(f"`{key}` needs a range(start, stop, step) that goes up, got step {step}")
+    if all(isinstance(bound, int) for bound in (start, stop, step)):
+        if start >= stop:
+            raise InputError(f"`{key}` has an empty range: {start} to {stop}, the end excluded")
+        return IntDistribution(int(start), int(range(int(start), int(stop), int(step))[-1]), step=int(step))
+    values = list(sweep.range())
+    if not values:
+        raise InputError(f"`{key}` has an empty range: {start} to {stop}, the end excluded")
+    return FloatDistribution(values[0], values[-1], step=float(step))
+
+
+def _interval(key: str, sweep: IntervalSweep) -> BaseDistribution:
+    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    if low is None or high is None or low > high:
+        raise InputError(f"`{key}` needs an interval(low, high) with low <= high, got {low} and {high}")
+    if log and low <= 0:
+        raise InputError(f"`{key}` is searched on a log scale, so its low end must be above 0, got {low}")
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(float(low), float(high), log=log)
+
+
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """Draws every parameter; one that the trial has already keeps its value, so that an interrupted trial is repeated."""
+    drawn: dict[str, Any] = {}
+    for key, dist in space.items():
+        if isinstance(dist, CategoricalDistribution):
+            drawn[key] = trial.suggest_categorical(key, dist.choices)
+        elif isinstance(dist, IntDistribution):
+            drawn[key] = trial.suggest_int(key, dist.low, dist.high, step=dist.step, log=dist.log)
+        elif isinstance(dist, FloatDistribution):
+            drawn[key] = trial.suggest_float(key, dist.low, dist.high, step=dist.step, log=dist.log)
+    return drawn
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` as Hydra reads it."""
+    text = value if isinstance(value, str) else str(Override._get_value_element_as_str(value))
+    return f"{key}={text}"
+
+
+def as_choice(value: Any) -> None | bool | int | float | str:
+    """A composed value in the form the distributions hold it: text where Optuna has no type for it."""
+    return _choice(QuotedString(value, None) if isinstance(value, QuotedString) else value)
+
+
+def contains(dist: BaseDistribution, value: Any) -> bool:
+    """Whether a value lies in the distribution; `enqueue_trial` itself takes any value with a warning."""
+    if isinstance(dist, CategoricalDistribution):
+        return any(value == choice and type(value) is type(choice) for choice in dist.choices)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return bool(dist._contains(dist.to_internal_repr(value)))
+
+
+def to_json(space: Space) -> str:
+    """The space as text that `from_json` reads back; sorted, so that equal spaces give equal texts."""
+    return json.dumps({key: json.loads(distribution_to_json(dist)) for key, dist in sorted(space.items())})
+
+
+def from_json(text: str) -> Space:
+    """Reads what `to_json` wrote."""
+    return {key: json_to_distribution(json.dumps(dist)) for key, dist in json.loads(text).items()}
+
+
+def describe(space: Space) -> str:
+    """One line per parameter, for people."""
+    return "\n".join(f"    {key}: {describe_one(dist)}" for key, dist in sorted(space.items())) or "    (empty)"
+
+
+def describe_one(dist: BaseDistribution) -> str:
+    """What one parameter may be, for people."""
+    if isinstance(dist, CategoricalDistribution):
+        return "one of " + ", ".join("null" if choice is None else str(choice) for choice in dist.choices)
+    if isinstance(dist, IntDistribution | FloatDistribution):
+        step = f" in steps of {dist.step}" if dist.step not in (None, 1) else ""
+        kind = "whole numbers " if isinstance(dist, IntDistribution) else ""
+        return f"{kind}{dist.low} to {dist.high}{step}{' on a log scale' if dist.log else ''}"
+    raise TypeError(f"unknown distribution {dist!r}")

@@ -1,0 +1,179 @@
+"""A study on disk: opening it, locking it, and reading from it what is best.
+
+`multirun/<study>/study.db` holds it (SQLite). One driver at a time: a lock file says who, and falls with its process.
+"""
+
+import fcntl
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweep.errors import InputError, StudyBusy, StudyMismatch
+from sweep.settings import SearchSettings, StudySettings
+from sweep.space import Space, describe, from_json, to_json
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+DATABASE = "study.db"
+
+
+def study_folder(settings: StudySettings) -> Path:
+    """`multirun/<study>`, absolute."""
+    return Path(settings.folder).absolute() / settings.name
+
+
+def storage(folder: Path) -> optuna.storages.RDBStorage:
+    """The study's database; a minute's patience with other readers, the dashboard for one."""
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{folder / DATABASE}", engine_kwargs={"connect_args": {"timeout": 60}}
+    )
+
+
+def load_study(folder: Path, name: str | None = None) -> optuna.Study:
+    """Opens an existing study.
+
+    Raises:
+        InputError: if the folder has no study.
+    """
+    if not (folder / DATABASE).is_file():
+        raise InputError(f"{folder} has no study ({DATABASE}): make one with python -m sweep -m")
+    # A cheap sampler: a reader suggests nothing.
+    return optuna.load_study(
+        study_name=name or folder.name, storage=storage(folder), sampler=optuna.samplers.RandomSampler()
+    )
+
+
+def live_trial(study: optuna.Study, number: int) -> Trial:
+    """The trial a job belongs to, to set attributes, constraints and artifacts on before it is told."""
+    frozen = study.get_trials(deepcopy=False)[number]
+    # Optuna has no other way to take a trial up in a second process or after a restart.
+    return Trial(study, frozen._trial_id)
+
+
+def open_study(folder: Path, search: SearchSettings, space: Space, settings: Mapping[str, Any]) -> optuna.Study:
+    """Creates the study, or opens it if it was made with this space and these settings.
+
+    Args:
+        settings: what is fixed for every trial, as flat `key: value`.
+
+    Raises:
+        StudyMismatch: if the study on disk was made otherwise. It is left as it was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=folder.name,
+        storage=storage(folder),
+        directions=["maximize"] * len(search.objectives),
+        load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(),
+    )
+    known = study.user_attrs
+    if "space" not in known:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # set_metric_names, since Optuna 3.2
+            study.set_metric_names(list(search.objectives))
+        study.set_user_attr("settings", json.dumps(settings, sort_keys=True))
+        study.set_user_attr("space", to_json(space))
+        return study
+    if known["space"] != to_json(space):
+        raise StudyMismatch(
+            f"the study {folder.name} was made with another search space, so its trials cannot be continued.\n"
+            f"  it was made with\n{describe(from_json(known['space']))}\n"
+            f"  and is now asked for\n{describe(space)}\n"
+            f"  Give the new search its own name, study.name={folder.name}_2, or repeat the old command.\n"
+            f"  Nothing in {folder} was changed."
+        )
+    _refuse_other_settings(folder, json.loads(known["settings"]), json.loads(json.dumps(settings)))
+    return study
+
+
+def _refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        lines = "\n".join(f"    {key}: was {before.get(key)}, is now {now.get(key)}" for key in changed[:10])
+        more = f"\n    … and {len(changed) - 10} more" if len(changed) > 10 else ""
+        raise StudyMismatch(
+            f"the study {folder.name} was made with other settings, so new trials could not be compared with its own:\n"
+            f"{lines}{more}\n  Give the new search its own name, study.name={folder.name}_2, or repeat the old command."
+            f"\n  Nothing in {folder} was changed."
+        )
+
+
+@contextmanager
+def study_lock(folder: Path) -> Iterator[None]:
+    """Holds the study for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        StudyBusy: if another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StudyBusy(
+                f"the study {folder.name} is being run by another process (id {lock.read().strip() or 'unknown'}):"
+                " wait for it, end it, or give this one another study.name"
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial finished with every constraint kept."""
+    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
+
+
+def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The feasible trials that no other feasible trial beats in every objective, best first objective first."""
+    feasible = [trial for trial in trials if is_feasible(trial)]
+    kept = [a for a in feasible if not any(_dominates(b.values, a.values) for b in feasible)]
+    return sorted(kept, key=lambda trial: (-trial.values[0], trial.number))
+
+
+def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
+
+
+def rectangle(values: Sequence[float]) -> float:
+    """What one LoRA is worth: style × composition, either taken as 0 when negative."""
+    area = 1.0
+    for value in values:
+        area *= max(0.0, value)
+    return area
+
+
+def best(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The feasible trial with the largest rectangle; the earlier of equals."""
+    return max(front(trials), key=lambda trial: (rectangle(trial.values), -trial.number), default=None)
+
+
+def hypervolume(points: Sequence[Sequence[float]]) -> float:
+    """The area under a front of two maximised objectives, seen from (0, 0)."""
+    area, height = 0.0, 0.0
+    for x, y in sorted(((max(0.0, x), max(0.0, y)) for x, y in points), reverse=True):
+        area += x * max(0.0, y - height)
+        height = max(height, y)
+    return area
+
+
+def why_not(trial: FrozenTrial) -> str:
+    """The word yes, or why a trial does not count: the constraints it broke, or how it failed."""
+    if trial.state == TrialState.COMPLETE:
+        broken = [name for name, value in trial.constraints.items() if value > 0]
+        return "no: " + ", ".join(broken) if broken else "yes"
+    if trial.state == TrialState.FAIL:
+        return "failed: " + str(trial.user_attrs.get("reason", "no reason recorded"))
+    return trial.state.name.lower()

@@ -1,0 +1,89 @@
+"""The end of a sweep in a terminal: ranking, Pareto front, and what to type next."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sweep.study import best, front, is_feasible, rectangle, why_not
+
+CANNOT_SAY = "These pictures come from the sandbox. What is best here is no promise for FLUX.1-dev."
+
+
+def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Feasible ones by rectangle, then the infeasible by rectangle, then the rest by number."""
+    def key(trial: FrozenTrial) -> tuple[bool, bool, float, int]:
+        scored = trial.state == TrialState.COMPLETE
+        return (not is_feasible(trial), not scored, -rectangle(trial.values) if scored else 0.0, trial.number)
+
+    return sorted((t for t in trials if t.state != TrialState.WAITING), key=key)
+
+
+def settings_in_words(trial: FrozenTrial) -> tuple[str, str]:
+    """Captions and mix as the trial noted them, or as its parameters say."""
+    params = {key: str(value) for key, value in trial.params.items()}
+    captions = str(trial.user_attrs.get("captions", params.get("captions", "")))
+    return captions, str(trial.user_attrs.get("mix", params.get("mix", "")))
+
+
+def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str]) -> Table:
+    """One row per trial, best first; fits 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("trial", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    words = any(any(settings_in_words(trial)) for trial in trials)
+    columns = ("captions", "mix") if words else ("parameters",)
+    for name in ("feasible", *columns):
+        table.add_column(name, overflow="fold")
+    for trial in ranked(trials):
+        values = [f"{v:.3f}" for v in trial.values] if trial.state == TrialState.COMPLETE else ["–"] * len(names)
+        what = settings_in_words(trial) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
+        table.add_row(f"{trial.number:04d}", *values, why_not(trial), *what)
+    return table
+
+
+def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
+    """Table, front and the three next commands."""
+    trials = study.get_trials(deepcopy=False)
+    names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
+    console.print()
+    console.print(trials_table(trials, names))
+    kept = front(trials)
+    if kept:
+        console.print("Pareto front (feasible, none better in everything):")
+        for trial in kept:
+            values = ", ".join(f"{name} {v:.3f}" for name, v in zip(names, trial.values, strict=True))
+            captions, mix = settings_in_words(trial)
+            console.print(f"  {trial.number:04d}  {values}  {captions} {mix}".rstrip())
+    else:
+        console.print("No trial is feasible: the column `feasible` says which bound each one broke.")
+    top = best(trials)
+    if top is not None and "lora" in top.user_attrs:
+        console.print(f"Best LoRA: {_typed(folder / str(top.user_attrs['lora']))}")
+        if "strength" in top.user_attrs:
+            console.print(f"  to be applied at strength {top.user_attrs['strength']}")
+    if study.user_attrs.get("sandbox"):
+        console.print(CANNOT_SAY)
+    if any("lora" in trial.user_attrs for trial in trials):
+        _print_next(console, study, folder)
+
+
+def _print_next(console: Console, study: optuna.Study, folder: Path) -> None:
+    name = shlex.quote(study.study_name)
+    where = f" study.folder={_typed(folder.parent)}" if folder.parent != Path.cwd() / "multirun" else ""
+    console.print("\nNext:")
+    console.print(f"  python -m sweep.dashboard {_typed(folder)}")
+    console.print(f"  python -m sweep.report study.name={name}{where}")
+    console.print("  python -m sweep -m data=folder data.path=MY_PICTURES \\")
+    console.print("      data.references=HELD_OUT_PICTURES base=flux1_dev")
+
+
+def _typed(path: Path) -> str:
+    relative = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return shlex.quote(str(relative))

@@ -1,0 +1,75 @@
+"""A Hydra application with our sweeper and an objective of milliseconds, for what concerns the sweeper alone.
+
+    python tests/sweep/toy_app.py -m search.n_trials=5
+
+`behave` says how its jobs go wrong, and in which trial.
+"""
+
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from sweep.settings import SearchSettings, StudySettings
+from sweep.study import live_trial, load_study, study_folder
+
+
+@dataclass
+class Toy:
+    x: float = 0.5
+    n: int = 3
+    colour: str = "red"
+    behave: str = "well"  # raise | nan | exit | kill | wait: what trial `when` does
+    when: int = 2
+    search: SearchSettings = field(
+        default_factory=lambda: SearchSettings(params={"x": "interval(0,1)", "n": "range(0,6)"}, n_trials=6)
+    )
+    study: StudySettings = field(default_factory=lambda: StudySettings(name="toy", min_free_gb=0))
+
+
+ConfigStore.instance().store(name="toy", node={
+    "defaults": ["toy_schema", "_self_", {"override hydra/sweeper": "stylesweep"},
+                 {"override hydra/hydra_logging": "none"}, {"override hydra/job_logging": "none"}],
+    "hydra": {"sweep": {"dir": "${study.folder}/${study.name}", "subdir": "${hydra:job.num}"}, "output_subdir": None},
+})
+ConfigStore.instance().store(name="toy_schema", node=Toy)
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="toy")
+def main(config: DictConfig) -> tuple[float, float]:
+    number = HydraConfig.get().job.num
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with (folder / "runs.txt").open("a") as runs:
+        runs.write(f"x={config.x} n={config.n} colour={config.colour}\n")
+    if number == config.when and config.behave != "well":
+        if config.behave == "nan":
+            return math.nan, 1.0
+        _misbehave(config.behave, folder)
+    trial = live_trial(load_study(folder.parent), number)
+    trial.set_constraint("n is small", config.n - 4)
+    return math.cos(config.x) * config.n, math.sin(config.x) * config.n
+
+
+def _misbehave(how: str, folder: Path) -> None:
+    first_time = not (folder / "seen").exists()
+    (folder / "seen").touch()
+    if how == "raise":
+        raise RuntimeError("the toy broke")
+    if how == "exit":
+        sys.exit(3)
+    if how == "kill" and first_time:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "wait" and first_time:
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()
