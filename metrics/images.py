@@ -1,0 +1,96 @@
+"""Pictures as the metrics take them: (3, H, W) float in [0, 1], of any size, known by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Rec. 601 luma and two opponent axes (red-green, blue-yellow), the usual cheap stand-in for Lab.
+OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])
+
+
+class ScoreError(ValueError):
+    """What is given cannot be scored; the message names the input, the rule and the value."""
+
+
+def check_images(images: Sequence[Tensor], name: str) -> None:
+    """Refuse anything but finite (3, H, W) floats in [0, 1] with both edges of at least 16 px.
+
+    Raises:
+        ScoreError: naming the first picture at fault.
+    """
+    for index, image in enumerate(images):
+        where = f"{name}[{index}]"
+        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
+            raise ScoreError(f"{where} must be a tensor of shape (3, H, W), got {_shape(image)}")
+        if not image.is_floating_point():
+            raise ScoreError(f"{where} must hold floats in [0, 1], got {image.dtype}")
+        if min(image.shape[1:]) < 16:
+            raise ScoreError(f"{where} must be at least 16 px on both edges, got {_shape(image)}")
+        low, high = (float(v) for v in image.aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ScoreError(f"{where} must be finite, got NaN or infinity: did the training diverge?")
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise ScoreError(f"{where} must lie in [0, 1], got [{low:.3g}, {high:.3g}]")
+
+
+def _shape(image: object) -> str:
+    return str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__
+
+
+def content_key(image: Tensor) -> str:
+    """Return the blake2b of a picture's shape and float32 pixels: equal pictures, equal keys."""
+    pixels = image.detach().to("cpu", torch.float32).contiguous()
+    digest = hashlib.blake2b(str(tuple(pixels.shape)).encode(), digest_size=16)
+    digest.update(pixels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def resized(images: Sequence[Tensor], height: int, width: int) -> Tensor:
+    """Return (N, 3, height, width) float32, stretched with an antialiased bicubic; a picture of that size is kept."""
+    return torch.stack([_resize(image.detach().float().clamp(0, 1), height, width) for image in images])
+
+
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
+    if tuple(image.shape[1:]) == (height, width):
+        return image
+    small = functional.interpolate(image[None], (height, width), mode="bicubic", antialias=True, align_corners=False)
+    return small[0].clamp(0, 1)
+
+
+def equal_area(image: Tensor, side: int) -> tuple[int, int]:
+    """Return the (height, width) in px with the aspect of `image` and the area of a square of `side`."""
+    height, width = image.shape[1:]
+    scale = side / math.sqrt(height * width)
+    return max(16, round(height * scale)), max(16, round(width * scale))
+
+
+def opponent(images: Tensor) -> Tensor:
+    """Return luma and two opponent colour channels of (N, 3, H, W) RGB."""
+    return torch.einsum("ij,njhw->nihw", OPPONENT.to(images), images)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Return (N, C, H, W) smoothed with a Gaussian of `sigma` px, edges repeated."""
+    radius = math.ceil(3 * sigma)
+    x = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    channels = images.shape[1]
+    padded = functional.pad(images, (radius, radius, radius, radius), mode="replicate")
+    rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return functional.conv2d(rows, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def gradients(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the central differences of (N, C, H, W) along x and y, per px."""
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    return (
+        (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2,
+        (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2,
+    )

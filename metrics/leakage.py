@@ -1,0 +1,59 @@
+"""Subject leakage by text: a training subject shows up where nobody asked for it.
+
+Zero-shot CLIP classification among the training nouns and neutral ones. Only what the base's picture of the same
+prompt and seed does not show counts, and only nouns the prompt does not ask for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+def mentions(text: str, noun: str) -> bool:
+    """Return whether a text asks for a noun, in singular or plural, as a word of its own."""
+    return re.search(rf"\b{re.escape(noun)}(s|es)?\b", text, re.IGNORECASE) is not None
+
+
+def asked_for(texts: Sequence[str], nouns: Sequence[str]) -> Flags:
+    """Return (N, K): which text asks for which noun."""
+    return np.array([[mentions(text, noun) for noun in nouns] for text in texts], dtype=bool).reshape(
+        len(texts), len(nouns)
+    )
+
+
+def noun_probabilities(pictures: Tensor, training: Tensor, neutral: Tensor, logit_scale: float) -> Floats:
+    """Return P(training noun | picture), (N, K), by a softmax over training and neutral nouns.
+
+    Args:
+        pictures: (N, D) unit embeddings.
+        training: (K, D) unit embeddings of the training nouns.
+        neutral: (M, D) unit embeddings of nouns that rival them.
+        logit_scale: factor before the softmax that the encoder was trained with.
+    """
+    logits = logit_scale * pictures @ torch.cat([training, neutral]).T
+    return logits.softmax(dim=1)[:, : len(training)].double().numpy()
+
+
+def leaks(samples: Floats, base: Floats, asked: Flags) -> Flags:
+    """Return which samples show an unasked training noun: P(k|g) > 1/2 and P(k|b) < 1/2 for some k.
+
+    Args:
+        samples: (N, K) P(noun | sample).
+        base: (N, K) P(noun | base image).
+        asked: (N, K) nouns the prompt asks for; they are left out.
+
+    Range: a flag per sample; the rate lies in 0 ... 1, lower is better; a sample equal to its base never leaks.
+    Fooled by: parts of subjects (an eye socket in a house), nouns that are the style ("engraving"), an encoder that
+    does not know the nouns (read diagnostics["noun_accuracy"]).
+    Source: facts/metrics.md 9(c).
+    """
+    return np.asarray(((samples > 0.5) & (base < 0.5) & ~asked).any(axis=1))

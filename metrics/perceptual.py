@@ -1,0 +1,112 @@
+"""LPIPS from files only, and as vectors, so that every pair of many pictures is one matrix.
+
+Serves diversity and memorisation, where it belongs: it tells near-copies from different pictures. It is no measure of
+composition (a change of style saturates it, facts/metrics.md 0.5) and stands in the tests as a negative control.
+
+The package ships only the linear heads; its constructor downloads the trunk. Here the trunk comes from a file: either
+`LPIPS.state_dict()` (given as `model_path`, which lpips loads loosely, so equality is checked afterwards) or a
+torchvision trunk such as alexnet-owt-7be5be79.pth, mapped onto lpips' slices.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metrics.encoder import choose_device, file_hash
+from metrics.images import ScoreError, resized
+from metrics.settings import LpipsNet
+
+
+class Lpips:
+    """Vectors whose squared Euclidean distance is the LPIPS of two pictures, at `side` x `side` px."""
+
+    def __init__(
+        self,
+        weights: str,
+        net: LpipsNet = LpipsNet.squeeze,
+        *,
+        side: int = 64,
+        device: str = "cpu",
+        batch_size: int = 32,
+    ) -> None:
+        """Load heads and trunk.
+
+        Raises:
+            ScoreError: if no file is configured, it is missing, or it does not hold this trunk.
+        """
+        if not weights:
+            raise ScoreError("LPIPS is asked for, but `lpips_weights` names no file; set it to a trunk file")
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ScoreError(
+                f"`lpips_weights` is {weights!r}, which is not a file; give LPIPS.state_dict() or a torchvision trunk"
+            )
+        self.id = f"lpips-{net}:{file_hash(path)}"
+        self.side, self.batch_size = side, batch_size
+        self.device = choose_device(device)
+        self.model: Any = load_lpips(path, net).to(self.device)
+
+    @torch.inference_mode()
+    def vectors(self, images: Sequence[Tensor]) -> Tensor:
+        """Return (N, D) float32 on the CPU: per layer, sqrt(head / pixels) times the unit-normalised activations."""
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            pixels = resized(images[start : start + self.batch_size], self.side, self.side).to(self.device)
+            layers = self.model.net.forward(self.model.scaling_layer(2 * pixels - 1))
+            parts = []
+            for activation, head in zip(layers, self.model.lins, strict=True):
+                unit = activation / (activation.norm(dim=1, keepdim=True) + 1e-10)  # lpips.normalize_tensor
+                weight = head.model[-1].weight.clamp_min(0)  # (1, C, 1, 1)
+                parts.append((unit * (weight / unit[0, 0].numel()).sqrt()).flatten(1))
+            found.append(torch.cat(parts, 1).float().cpu())
+        return torch.cat(found).clone()
+
+
+def lpips_distances(first: Tensor, second: Tensor) -> Tensor:
+    """Return the LPIPS of every pair of vectors, (N, M), >= 0, exactly 0 for equal pictures; about 0.3-0.8 for others.
+
+    Source: Zhang et al. 2018, eq. 1, v0.1 heads.
+    """
+    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def load_lpips(path: Path, net: LpipsNet) -> Any:
+    """Return lpips.LPIPS with the trunk of `path`, every trunk tensor checked against the file.
+
+    Raises:
+        ScoreError: if the file holds another trunk, or is no weights file.
+    """
+    import lpips
+
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ScoreError(f"`lpips_weights` {str(path)!r} is not a file of weights: {error}") from error
+    complete = any(name.startswith("net.slice") for name in saved)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # torchvision warns about lpips' `pretrained=`, lpips loads its heads without naming weights_only.
+        warnings.simplefilter("ignore")
+        model = lpips.LPIPS(net=net.value, pnet_rand=True, verbose=False, model_path=str(path) if complete else None)
+    wanted = model.state_dict()
+    if complete:
+        trunk = {name: saved.get(name) for name in wanted if name.startswith(("net.", "lin"))}
+    else:
+        # lpips' slices keep torchvision's numbers: net.slice2.4.weight is features.4.weight.
+        trunk = {name: saved.get("features." + name.split(".", 2)[2]) for name in wanted if name.startswith("net.")}
+    for name, tensor in trunk.items():
+        if tensor is None or tensor.shape != wanted[name].shape:
+            fault = "is missing" if tensor is None else f"is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
+            raise ScoreError(f"`lpips_weights` {str(path)!r} does not fit lpips_net={net}: {name} {fault}")
+    if not complete:
+        model.load_state_dict(trunk, strict=False)
+    for name, value in model.state_dict().items():
+        if name in trunk and not torch.equal(value, trunk[name].to(value.dtype)):
+            raise ScoreError(f"`lpips_weights` {str(path)!r}: lpips did not take over {name}")
+    return model.requires_grad_(False)

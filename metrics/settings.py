@@ -1,0 +1,92 @@
+"""What can be set about the scores, with units and the way every threshold was found. Imports no torch.
+
+Values live in `conf/score/`; the defaults here are those of the sandbox, so that `ScoreSettings()` works in a
+checkout. A threshold that is marked *proposal* was set on drawn scenes and has to be set again on the first study with
+a real base.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Constraint(StrEnum):
+    """What a LoRA must not do, whatever its style and composition; each value is <= 0 when fine."""
+
+    leakage = "leakage"  # training subjects appear where they were not asked for
+    memorisation = "memorisation"  # samples are copies of training pictures
+    failures = "failures"  # blank, clipped or noisy samples
+    adherence = "adherence"  # the prompt is followed less than by the base
+    diversity = "diversity"  # all prompts look alike
+    lines = "lines"  # lines and contrast outside of what base and style have
+
+
+class LpipsNet(StrEnum):
+    """The trunks lpips has heads for."""
+
+    alex = "alex"
+    squeeze = "squeeze"
+    vgg = "vgg"
+
+
+NEUTRAL_NOUNS = (
+    *("house", "tree", "car", "boat", "cat", "dog", "fish", "bird", "horse", "cup", "bottle", "chair", "table", "key"),
+    *("star", "moon", "sun", "flower", "girl", "woman", "man", "child", "mountain", "river", "road", "bridge", "lamp"),
+    *("book", "clock", "umbrella", "apple", "bread", "guitar", "ball"),
+)
+
+
+@dataclass
+class ScoreSettings:
+    """How samples are scored. Raises ValueError for a value that cannot be meant."""
+
+    encoder: str = "sandbox/weights/encoder"  # open_clip folder, or "NAME@WEIGHTS_FILE" for a built-in architecture
+    lpips_weights: str = "sandbox/weights/lpips/lpips.pt"  # LPIPS.state_dict() file or a torchvision trunk file
+    lpips_net: LpipsNet = LpipsNet.squeeze  # the trunk that file holds
+    lpips_side: int = 64  # px; pictures are brought to this square before lpips compares them
+    device: str = "cpu"  # torch device of the encoders: "cpu", "cuda", "cuda:1" or "auto"
+    batch_size: int = 32  # pictures an encoder sees at once
+    side: int = 64  # px; edge of the square of equal area at which texture is described; 512 for real FLUX samples
+    references_at_least: int = 4  # held-out pictures needed; top-3 means are of 3 of the others
+    tail_weight: float = 0.3  # weight of the weakest quarter of the prompts in the style objective
+    tail_share: float = 0.25  # which share of the prompts the tail is
+    gain_cap: float = 1.1  # a prompt's style gain counts up to here: beyond 1 lies copying
+    style_range_at_least: float = 0.5  # SDs of the pool between base and references; below, style cannot be measured
+    constraints: list[Constraint] = field(default_factory=lambda: list(Constraint))  # which ones a trial must meet
+    neutral_nouns: list[str] = field(default_factory=lambda: list(NEUTRAL_NOUNS))  # rivals of the training nouns
+    leak_rate: float = 0.05  # share of samples that may show an unasked training noun; facts 9.1, proposal
+    copy_rate: float = 0.02  # share of samples that may be copies; facts 9.1: one in 48 is already too many
+    copy_distance: float = 0.4  # a copy is nearer than this share of references' usual distance; LPIPS
+    failure_rate: float = 0.03  # failed samples above the base's own share; facts 9.1, proposal
+    adherence_loss: float = 0.5  # nats of log-retrieval of the own prompt that may be lost; proposal
+    diversity_ratio: float = 0.8  # spread of the samples over the base's that must be left; facts 9.1
+    line_quality: float = 0.5  # least mean quality of lines and contrast; proposal, see the ladder in tests
+    confidence: float = 0.95  # level of the intervals
+    bootstrap_samples: int = 2000  # resamples of the intervals
+    seed: int = 0  # of the bootstrap
+
+    def __post_init__(self) -> None:
+        """Check every rule."""
+        at_least = {"batch_size": 1, "side": 32, "lpips_side": 32, "references_at_least": 4, "bootstrap_samples": 100}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+        shares = ["leak_rate", "copy_rate", "copy_distance", "failure_rate", "diversity_ratio", "line_quality"]
+        for name in [*shares, "tail_weight"]:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}")
+        for name in ["confidence", "tail_share"]:
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie strictly between 0 and 1, got {getattr(self, name)}")
+        for name in ["style_range_at_least", "adherence_loss", "gain_cap"]:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}")
+        if not self.encoder:
+            raise ValueError("`encoder` must name an open_clip folder or NAME@WEIGHTS_FILE, got an empty text")
+        wanted = {Constraint.memorisation, Constraint.diversity} & set(self.constraints)
+        if wanted and not self.lpips_weights:
+            raise ValueError(
+                f"`lpips_weights` must name a file, got an empty text: the constraints {sorted(wanted)} are read with "
+                "LPIPS; set it, or take them out of `constraints`"
+            )
