@@ -17,7 +17,7 @@ _HOME = {
     "FluxBase": "trainer.flux",
     "Plan": "trainer.plan",
     "ResumeError": "trainer.checkpoints",
-    "TrainingFailed": "trainer.loop",
+    "TrainingError": "trainer.loop",
     "base_images": "trainer.sample",
     "caption": "trainer.captions",
     "caption_sheet": "trainer.captions",

@@ -1,8 +1,8 @@
 """Aspect buckets: which size a picture of any shape is trained at.
 
 The arithmetic is that of kohya's sd-scripts, established as facts from its behaviour (tests/trainer/vectors). Two
-modes: with upscaling, a picture goes to the nearest aspect of a fixed table; without, it is shrunk to the side's area if it is
-larger and then cut to multiples of the step, so no table is needed.
+modes: with upscaling, a picture goes to the nearest aspect of a fixed table; without, it is shrunk to the side's area
+if it is larger and then cut to multiples of the step, so no table is needed.
 """
 
 from functools import cache

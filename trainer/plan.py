@@ -133,7 +133,8 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"{len(self.sides[0].fits)} pictures, {self.images_per_epoch} shown per epoch"
-            f" in {self.batches_per_epoch} batches, {self.steps_per_epoch} steps; {self.tokens_per_image:.0f} tokens per picture",
+            f" in {self.batches_per_epoch} batches, {self.steps_per_epoch} steps;"
+            f" {self.tokens_per_image:.0f} tokens per picture",
             "side  repeats  batch  buckets  cut away",
         ]
         for side in self.sides:

@@ -1,0 +1,73 @@
+"""Tensors kept on disk under a hash of everything they were made from.
+
+A key can never be stale: other pixels, another caption or another encoder is another key. (Trainers that key captions
+by file name silently train on yesterday's captions.) Any number of processes may share a folder: files appear by one
+rename, and two that make the same tensor make the same file.
+"""
+
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+
+def content_key(*parts: str | int | float | Tensor) -> str:
+    """Hex digest of all parts, their types' text and, of tensors, shape and dtype."""
+    digest = blake2b(digest_size=20)
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{tuple(part.shape)}{part.dtype}".encode())
+            digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(part).encode())
+        digest.update(b"\x1f")
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file that either is there whole or not at all, even when the process is killed.
+
+    Raises:
+        OSError: as the system reports it, naming the file (a full disk among others).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
+            part = Path(file.name)
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                part.unlink()
+                raise
+        part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class TensorCache:
+    """A folder of named tensors by content key."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def load(self, kind: str, key: str) -> dict[str, Tensor] | None:
+        """What was stored under the key, or None; a damaged file counts as none and is written anew."""
+        try:
+            return load(self._path(kind, key).read_bytes())
+        except (FileNotFoundError, SafetensorError):
+            return None
+
+    def store(self, kind: str, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors under the key."""
+        write_atomic(self._path(kind, key), save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self.folder / kind / f"{key}.safetensors"

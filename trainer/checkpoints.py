@@ -1,0 +1,117 @@
+"""The folder of a training: what makes a killed one continue to the same end, bit by bit.
+
+    training.json              what is trained, apart from the budget; another training is refused
+    step_000150/lora.safetensors, record.json
+    step_000300/lora.safetensors, record.json, state.safetensors
+
+A step's folder appears by one rename. Only the newest holds the state (LoRA weights and AdamW's two averages); order,
+noise and captions are functions of (seed, step) and need none.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from trainer.cache import write_atomic
+
+_STATE, _LORA, _RECORD, _TRAINING = "state.safetensors", "lora.safetensors", "record.json", "training.json"
+
+
+class ResumeError(ValueError):
+    """The folder holds another training."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A LoRA on the way, as it is yielded."""
+
+    step: int  # optimiser steps done
+    images_seen: int  # training pictures shown
+    loss: float  # mean since the checkpoint before
+    lora: Path  # PEFT-layout safetensors for FluxPipeline.load_lora_weights
+    losses: list[float]  # of each step since the checkpoint before
+    seconds: float  # training since the checkpoint before; what the caller does in between is not counted
+
+
+class TrainingFolder:
+    """Reads and writes the checkpoints of one training."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Open or make the folder.
+
+        Raises:
+            ResumeError: it holds a training with other settings, data or base.
+        """
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".part-*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        wanted = json.loads(json.dumps(identity))
+        if (folder / _TRAINING).exists():
+            _compare(json.loads((folder / _TRAINING).read_text(encoding="utf-8")), wanted, folder)
+        else:
+            write_atomic(folder / _TRAINING, json.dumps(wanted, indent=1, sort_keys=True).encode())
+
+    def read(self, step: int) -> Checkpoint | None:
+        """The checkpoint of a step, if it is there."""
+        place = self._place(step)
+        if not (place / _RECORD).is_file():
+            return None
+        return Checkpoint(**json.loads((place / _RECORD).read_text(encoding="utf-8")), lora=place / _LORA)
+
+    def write(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
+        """Move a finished `checkpoint`, whose LoRA lies in `draft()`, to its place and drop older states."""
+        draft = checkpoint.lora.parent
+        record = {key: value for key, value in asdict(checkpoint).items() if key != "lora"}
+        write_atomic(draft / _STATE, save(dict(state)))
+        write_atomic(draft / _RECORD, json.dumps(record).encode())
+        place = self._place(checkpoint.step)
+        if place.exists():  # left without its state by a training of another length
+            shutil.rmtree(place)
+        draft.rename(place)
+        _sync(self.folder)
+        for older in self.folder.glob(f"step_*/{_STATE}"):
+            if older.parent != place:
+                older.unlink()
+
+    def draft(self) -> Path:
+        """Where the LoRA file of the next checkpoint goes."""
+        return Path(mkdtemp(dir=self.folder, prefix=".part-")) / _LORA
+
+    def newest_state(self, at_most: int) -> tuple[int, dict[str, Tensor]] | None:
+        """The step and state to continue from."""
+        steps = sorted(int(state.parent.name.removeprefix("step_")) for state in self.folder.glob(f"step_*/{_STATE}"))
+        steps = [step for step in steps if step <= at_most]
+        return (steps[-1], load_file(self._place(steps[-1]) / _STATE)) if steps else None
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"step_{step:06d}"
+
+
+def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    differing = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    if differing:
+        lines = [f"  {key}: {_short(found.get(key))} there, {_short(wanted.get(key))} now" for key in differing]
+        raise ResumeError(f"{folder} holds another training; use another folder, or remove it:\n" + "\n".join(lines))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + " …"
+
+
+def _sync(folder: Path) -> None:
+    """Have the rename itself on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

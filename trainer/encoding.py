@@ -1,0 +1,79 @@
+"""Latents and text embeddings through the cache: each is computed once per study, not once per trial."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from trainer.buckets import Fit
+from trainer.cache import TensorCache, content_key
+from trainer.examples import Example, read_picture
+from trainer.flux import FluxBase, Text
+from trainer.plan import Plan
+
+_HELD = 1024  # texts kept in memory
+
+
+def fit_pixels(picture: Tensor, fit: Fit) -> Tensor:
+    """Resize a picture (3, H, W) and cut its bucket out; antialiased bicubic."""
+    width, height = fit.resized
+    if picture.shape[1:] != (height, width):
+        picture = interpolate(picture[None], size=(height, width), mode="bicubic", antialias=True)[0].clamp(0, 1)
+    left, top = fit.crop_xy
+    return picture[:, top : top + fit.bucket.height, left : left + fit.bucket.width].contiguous()
+
+
+def encode_examples(
+    base: FluxBase, examples: Sequence[Example], plan: Plan, cache: TensorCache
+) -> dict[tuple[int, int], Tensor]:
+    """Latents of every example at every side of the plan.
+
+    Returns:
+        (side, index of the example) -> (C, h, w), float32, on the base's device.
+    """
+    latents = {}
+    for index, example in enumerate(examples):
+        picture = read_picture(example.path)
+        for side in plan.sides:
+            pixels = fit_pixels(picture, side.fits[index])
+            latents[side.side, index] = _encode(base, pixels, cache).to(base.device)
+    return latents
+
+
+def _encode(base: FluxBase, pixels: Tensor, cache: TensorCache) -> Tensor:
+    key = content_key(pixels, base.vae_id)
+    found = cache.load("latents", key)
+    if found is None:
+        found = {"latents": base.encode_pictures(pixels[None])[0]}
+        cache.store("latents", key, found)
+    return found["latents"]
+
+
+class Texts:
+    """Embeddings by text: from memory, from disk, or from the encoders."""
+
+    def __init__(self, base: FluxBase, cache: TensorCache) -> None:
+        self._base = base
+        self._cache = cache
+        self._held: dict[str, Text] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Text:
+        """Embeddings of N texts on the base's device."""
+        found = [self._one(text) for text in texts]
+        return Text(torch.cat([text.tokens for text in found]), torch.cat([text.pooled for text in found]))
+
+    def _one(self, text: str) -> Text:
+        if text not in self._held:
+            if len(self._held) >= _HELD:
+                self._held.pop(next(iter(self._held)))
+            self._held[text] = self._read(text)
+        return self._held[text]
+
+    def _read(self, text: str) -> Text:
+        key = content_key(text, self._base.text_id)
+        found = self._cache.load("texts", key)
+        if found is None:
+            found = self._base.encode_text([text])._asdict()
+            self._cache.store("texts", key, found)
+        return Text(**{name: tensor.to(self._base.device) for name, tensor in found.items()})

@@ -1,0 +1,136 @@
+"""Samples: FluxPipeline's mathematics, batched over prompts, with or without a LoRA.
+
+The noise of a prompt comes from its seed and size alone, as with `FluxPipeline(generator=torch.Generator()
+.manual_seed(seed))`, so a sample and its base image start from the same noise whatever they are batched with. Sums in
+a matrix product may be ordered by the batch's size; that is why base images are cached by batch, and a LoRA that
+changes nothing gives bit-equal images.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from trainer.cache import TensorCache, content_key
+from trainer.flow import pack, unpack
+from trainer.flux import FluxBase
+from trainer.settings import Prompt, SampleSettings
+
+_ADAPTER = "sampled"
+
+
+def sample(
+    base: FluxBase,
+    prompts: Sequence[Prompt],
+    settings: SampleSettings,
+    *,
+    lora: Path | None = None,
+    strength: float = 1.0,
+) -> list[Tensor]:
+    """Draw a picture for each prompt.
+
+    Args:
+        lora: a LoRA file in any layout that diffusers reads; None, or strength 0: the base.
+        strength: scale the LoRA is applied with.
+
+    Returns:
+        (3, H, W) float32 in [0, 1] on the CPU, in the order of the prompts.
+
+    Raises:
+        ValueError: a size that the base cannot draw, or a LoRA that does not fit it.
+    """
+    pictures: dict[int, Tensor] = {}
+    with _applied(base, lora, strength):
+        for indices in _batches(base, prompts, settings.batch_size):
+            drawn = _draw(base, [prompts[index] for index in indices], settings)
+            pictures.update(zip(indices, drawn, strict=True))
+    return [pictures[index] for index in range(len(prompts))]
+
+
+def base_images(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings, *, cache: Path) -> list[Tensor]:
+    """The samples without a LoRA, computed once for a list of prompts and then read from the cache."""
+    store = TensorCache(cache)
+    pictures: dict[int, Tensor] = {}
+    for indices in _batches(base, prompts, settings.batch_size):
+        batch = [prompts[index] for index in indices]
+        asked = [(prompt.text, prompt.seed, prompt.width, prompt.height) for prompt in batch]
+        key = content_key(base.id, base.scale, base.device.type, settings.steps, settings.guidance, repr(asked))
+        found = store.load("base_images", key)
+        if found is None:
+            found = {"pictures": torch.stack(_draw(base, batch, settings))}
+            store.store("base_images", key, found)
+        pictures.update(zip(indices, found["pictures"], strict=True))
+    return [pictures[index] for index in range(len(prompts))]
+
+
+def _batches(base: FluxBase, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
+    """Indices of prompts of equal size, in batches."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        by_size.setdefault(_pixels(base, prompt), []).append(index)
+    return [
+        indices[start : start + batch_size]
+        for indices in by_size.values()
+        for start in range(0, len(indices), batch_size)
+    ]
+
+
+def _pixels(base: FluxBase, prompt: Prompt) -> tuple[int, int]:
+    """Height and width in px of the base."""
+    height, width = round(prompt.height * base.scale), round(prompt.width * base.scale)
+    if not height or not width or height % base.step_px or width % base.step_px:
+        unit = base.step_px / base.scale
+        raise ValueError(
+            f"prompt `{prompt.text}`: width and height must be multiples of {unit:g} for this base,"
+            f" got {prompt.width}x{prompt.height}"
+        )
+    return height, width
+
+
+@torch.no_grad()
+def _draw(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -> list[Tensor]:
+    """Pictures of prompts of one size."""
+    height, width = (edge // base.vae_factor for edge in _pixels(base, prompts[0]))
+    shape = (1, base.latent_channels, height, width)
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
+    x = pack(torch.cat(noise)).to(base.device)
+    text = base.encode_text([prompt.text for prompt in prompts])
+    sigmas = sampler_sigmas(base, settings.steps, x.shape[1])
+    for sigma, following in pairwise(sigmas):
+        velocity = base.predict(x, sigma.repeat(len(x)).to(x.device), text, (height, width), settings.guidance)
+        x = x + (following - sigma).item() * velocity  # Euler step of dx/dsigma = n - x
+    return list(base.decode(unpack(x, height, width)).cpu())
+
+
+def sampler_sigmas(base: FluxBase, steps: int, tokens: int) -> Tensor:
+    """Noise levels (steps + 1,), from 1 to 0, as FluxPipeline sets them for that many picture tokens."""
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(base.pipeline.scheduler.config)
+    if scheduler.config.get("use_flow_sigmas"):
+        scheduler.set_timesteps(steps, mu=base.mu(tokens))
+    else:
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=base.mu(tokens))
+    return scheduler.sigmas
+
+
+@contextmanager
+def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[None]:
+    """Have a LoRA file act in the base; nothing of it is left afterwards."""
+    if lora is None or strength == 0:
+        yield
+        return
+    lora = Path(lora)
+    try:
+        base.pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name=_ADAPTER)
+        base.pipeline.set_adapters(_ADAPTER, strength)
+        for name, weight in base.transformer.named_parameters():
+            if ".lora_" in name:
+                weight.data = weight.data.float()  # as in training, whatever the base's dtype
+        yield
+    finally:
+        base.pipeline.unload_lora_weights()
+        base.transformer.requires_grad_(False)
