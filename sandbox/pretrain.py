@@ -1,0 +1,45 @@
+"""Make the sandbox's weights: `python -m sandbox.pretrain STAGE`; a stage that was interrupted continues.
+
+Stages in order: `vae`, `text`, `base`, `encoder`, `lpips`. Nothing here is part of a sweep.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+
+def _vae(args: argparse.Namespace) -> None:
+    from sandbox import vae
+
+    model = vae.train(args.work, steps=args.steps or 4000, seed=args.seed)
+    model.to(torch.bfloat16).save_pretrained(args.out / "base" / "vae")
+    for medium, psnr in vae.psnr_by_medium(model.float()).items():
+        print(f"vae gate {medium:12s} {psnr:.1f} dB", flush=True)
+
+
+def _text(args: argparse.Namespace) -> None:
+    from sandbox import text
+
+    text.train(args.out / "base", steps=args.steps or 1500, seed=args.seed)
+
+
+STAGES = {"vae": _vae, "text": _text}
+
+
+def main() -> None:
+    """Parse the command line and run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--steps", type=int, default=0, help="steps in all (0: the stage's own number)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("sandbox/checkpoints"), help="checkpoints, not committed")
+    parser.add_argument("--out", type=Path, default=Path("sandbox/weights"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    STAGES[args.stage](args)
+
+
+if __name__ == "__main__":
+    main()
