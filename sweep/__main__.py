@@ -33,7 +33,8 @@ MISSING = {
     "data.references": "`data.references` must be given: a folder of pictures of the style that are not trained on,"
     " data.references=HELD_OUT_PICTURES; 10 to 30 of them",
 }
-WRONG = (ValueError, OSError, HydraException, OmegaConfBaseException)
+WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
+ROOMS = ("sweep", "trainer", "metrics")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def start(task: Task, *, check: Check | None = None) -> None:
             in_task = True
             return task(made, Place(Path(node.runtime.output_dir), None, tuple(node.overrides.task)))
         except WRONG as fault:
-            if in_task and not isinstance(fault, InputError):
+            if in_task and not _is_for_the_person(fault):
                 raise
             refused.append(fault)  # raised below: Hydra would first print the overrides
             return None
@@ -102,6 +103,8 @@ def start(task: Task, *, check: Check | None = None) -> None:
 
     job.check = checked  # type: ignore[attr-defined]  # the sweeper gets this function from Hydra and looks for it
     register()
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
@@ -112,11 +115,16 @@ def start(task: Task, *, check: Check | None = None) -> None:
         print("\nStopped. The same command continues where this one stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except WRONG as fault:
-        # Before the task has begun everything that goes wrong was asked for; later, only what says so was.
-        if traces_wanted or (in_task and not isinstance(fault, InputError)):
+        # Before the task has begun everything that goes wrong was asked for; later, only what our rooms say was.
+        if traces_wanted or (in_task and not _is_for_the_person(fault)):
             raise
         print(f"error: {message(fault)}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+
+
+def _is_for_the_person(fault: Exception) -> bool:
+    """Whether one of our rooms raised an error of its own kind, which names the fault and the way out."""
+    return type(fault).__module__.split(".")[0] in ROOMS
 
 
 def message(fault: BaseException) -> str:

@@ -1,0 +1,121 @@
+"""What can be known before any training: data, weights and room on the disk, for every configuration at once.
+
+Needs no torch, so that a wrong path costs a second. All faults are found and named together.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from metrics.settings import ScoreSettings
+from sweep.errors import InputError
+from sweep.schema import Config
+from sweep.study import study_folder
+from trainer.base import BaseError, find_base
+from trainer.captions import check_captions
+from trainer.examples import DatasetError, Example, read_examples
+from trainer.settings import CaptionSettings, Group
+
+GB = 1e9
+
+
+def check_inputs(configs: Mapping[str, Config]) -> None:
+    """Looks at everything the trials will read.
+
+    Args:
+        configs: what was chosen -> the configuration it gives; "" is the one without any choice.
+
+    Raises:
+        InputError: listing all faults, each with its file or key and what to do.
+    """
+    seen: dict[object, list[str]] = {}
+    faults: list[str] = []
+    for config in configs.values():
+        for key, check in _checks(config):
+            if repr(key) not in seen:
+                seen[repr(key)] = list(check)
+                faults += seen[repr(key)]
+    if faults:
+        raise InputError("\n".join(dict.fromkeys(faults)))
+
+
+def _checks(config: Config) -> Iterator[tuple[object, Iterator[str]]]:
+    """Every check with what it depends on, so that no folder is read twice."""
+    data = config.data
+    yield ("base", config.base.path), _base(config.base.path)
+    yield ("data", data, config.captions), _data(config, config.captions)
+    yield ("references", data.references), _references(data.references, config.score)
+    yield ("others", config.eval.others), _others(config.eval.others)
+    yield ("score", config.score), _score(config.score)
+    yield ("prompts", config.eval.prompts), _prompts(config)
+    yield ("disk", config.study), _disk(study_folder(config.study), config.study.min_free_gb)
+
+
+def _base(path: str) -> Iterator[str]:
+    try:
+        find_base(path)
+    except BaseError as fault:
+        yield str(fault)
+
+
+def _data(config: Config, captions: CaptionSettings) -> Iterator[str]:
+    try:
+        examples = _read("data.path", config.data.path, config.data.limit, config.data.subset_seed)
+        check_captions(examples, captions)
+    except DatasetError as fault:
+        yield str(fault)
+
+
+def _references(path: str, score: ScoreSettings) -> Iterator[str]:
+    try:
+        references = _read("data.references", path)
+    except DatasetError as fault:
+        yield str(fault)
+        return
+    if len(references) < score.references_at_least:
+        yield (
+            f"`data.references`: at least {score.references_at_least} held-out pictures are needed to say what the style"
+            f" is, {path} has {len(references)}"
+        )
+
+
+def _others(path: str) -> Iterator[str]:
+    if path:
+        try:
+            _read("eval.others", path)
+        except DatasetError as fault:
+            yield str(fault)
+
+
+def _read(key: str, path: str, limit: int | None = None, subset_seed: int = 0) -> list[Example]:
+    if not path.strip():
+        raise DatasetError(f"`{key}` must name a folder of pictures, it is empty")
+    try:
+        return read_examples(path, limit=limit, subset_seed=subset_seed)
+    except DatasetError as fault:
+        raise DatasetError(f"`{key}`: {fault}") from fault
+
+
+def _score(score: ScoreSettings) -> Iterator[str]:
+    _, _, file = score.encoder.partition("@")
+    encoder = Path(file or score.encoder)
+    if not encoder.exists():
+        yield f"`score.encoder`: no such file or folder: {encoder}. For the sandbox's own: score=sandbox"
+    if score.lpips_weights and not Path(score.lpips_weights).is_file():
+        yield f"`score.lpips_weights`: no such file: {score.lpips_weights}. For the sandbox's own: score=sandbox"
+
+
+def _prompts(config: Config) -> Iterator[str]:
+    texts = {prompt.text for prompt in config.eval.prompts if prompt.group == Group.unrelated}
+    if len(texts) < 2:
+        yield "`eval.prompts` must hold at least two different prompts of the group unrelated: composition is read between them"
+
+
+def _disk(folder: Path, min_free_gb: float) -> Iterator[str]:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free / GB
+    if free < min_free_gb:
+        yield (
+            f"no room: {free:.2f} GB are free where {folder} lies, `study.min_free_gb` asks for {min_free_gb:g}."
+            " Free some, put the study elsewhere with study.folder=, or lower study.min_free_gb"
+        )

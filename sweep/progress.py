@@ -56,7 +56,7 @@ class SweepProgress:
         done = study.get_trials(deepcopy=False, states=FINISHED)
         seconds = [t.user_attrs["seconds"] for t in done if t.state == TrialState.COMPLETE and "seconds" in t.user_attrs]
         left = max(1, self.search.n_trials - len(done))
-        eta = f", about {duration(statistics.fmean(seconds) * left)} left" if seconds else ""
+        eta = f", about {duration(statistics.median(seconds) * left)} left" if seconds else ""
         recipe = trial.user_attrs.get("recipe")
         self.console.print(
             f"\ntrial {len(done) + 1} of {max(self.search.n_trials, len(done) + 1)} ({trial.number:04d}){eta}"
@@ -91,6 +91,11 @@ class StepProgress:
         if phase != self.phase or done == total or now - self.last > STEP_LINE_EVERY_S:
             self.last, self.phase = now, phase
             self.console.print(f"    {phase} {done}/{total}{'  ' + note if note else ''}")
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        for line in text.splitlines():
+            self.console.print(f"    {line}", soft_wrap=True)
 
 
 def scores(search: SearchSettings, trial: FrozenTrial) -> str:

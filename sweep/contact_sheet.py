@@ -1,0 +1,65 @@
+"""A contact sheet: every prompt with and without the LoRA, one above the other, to be judged by eye."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+CELL = 144  # px, the longer edge of a picture
+GAP = 6
+LABEL = 54  # px above a picture pair, for the prompt
+MARGIN = 76  # px at the left, for the names of the rows
+PER_ROW = 8
+
+
+def contact_sheet(prompts: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], title: str) -> Image.Image:
+    """Draws prompts × rows in blocks of eight columns; the first row is the base by convention.
+
+    Args:
+        prompts: column labels.
+        rows: name and pictures, (3, H, W) float tensors in [0, 1], one per prompt.
+    """
+    blocks = [range(start, min(start + PER_ROW, len(prompts))) for start in range(0, len(prompts), PER_ROW)]
+    columns = min(PER_ROW, len(prompts))
+    height = LABEL + len(rows) * (CELL + GAP)
+    sheet = Image.new("RGB", (MARGIN + columns * (CELL + GAP), 30 + len(blocks) * (height + GAP)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    draw.text((GAP, 8), title, fill="black", font=font)
+    for block, columns_of in enumerate(blocks):
+        top = 30 + block * (height + GAP)
+        for row, (name, _) in enumerate(rows):
+            words = "\n".join(wrap(name, 11))
+            draw.text((GAP, top + LABEL + row * (CELL + GAP) + CELL // 2 - 12), words, fill="black", font=font)
+        for column, index in enumerate(columns_of):
+            left = MARGIN + column * (CELL + GAP)
+            words = "\n".join(wrap(prompts[index], 23)[:3])
+            draw.text((left, top + 4), words, fill="black", font=font)
+            for row, (_, pictures) in enumerate(rows):
+                _place(sheet, pictures[index], left, top + LABEL + row * (CELL + GAP))
+    return sheet
+
+
+def _place(sheet: Image.Image, picture: Any, left: int, top: int) -> None:
+    image = as_image(picture)
+    scale = CELL / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # Sandbox pixels are shown as they are, so that hatching can be told from blur.
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    sheet.paste(image.resize(size, method), (left + (CELL - size[0]) // 2, top + (CELL - size[1]) // 2))
+
+
+def as_image(picture: Any) -> Image.Image:
+    """A (3, H, W) float tensor in [0, 1] as an 8-bit picture."""
+    pixels = (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def save_pictures(folder: Path, pictures: Sequence[Any]) -> list[str]:
+    """Writes 00.png, 01.png, … and returns their names, relative to the folder's parent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{index:02d}.png" for index in range(len(pictures))]
+    for name, picture in zip(names, pictures, strict=True):
+        as_image(picture).save(folder / name)
+    return [f"{folder.name}/{name}" for name in names]

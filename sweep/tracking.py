@@ -1,0 +1,87 @@
+"""Weights & Biases: a run per trial, written into the study's folder; online only when logged in.
+
+Offline, `wandb sync` uploads the folder later, pictures included, as everything lies below it. Of this machine nothing
+goes into a run: no host name, no path outside the working folder, no key.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from sweep.outcome import Outcome
+from sweep.schema import Config
+from sweep.study import study_folder
+
+
+def track(outcome: Outcome, config: Config, folder: Path) -> None:
+    """Writes the trial's run; does nothing, and imports nothing, with `track=off`."""
+    if not config.track.wandb:
+        return
+    import wandb
+
+    place = study_folder(config.study) if outcome.number is not None else folder
+    kept = {name: os.environ.get(name) for name in ("WANDB_DIR", "WANDB_DATA_DIR")}
+    os.environ |= {"WANDB_DIR": str(place), "WANDB_DATA_DIR": str(place / "wandb")}
+    (place / "wandb").mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(
+            project=config.track.project,
+            entity=config.track.entity,
+            group=config.study.name,
+            job_type="trial",
+            name=f"trial-{outcome.number:04d}" if outcome.number is not None else "single",
+            id=_run_id(config, outcome),
+            resume="allow",
+            mode="online" if _logged_in() else "offline",
+            config=without_machine(outcome.config),
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_meta=True, x_disable_machine_info=True, disable_git=True,
+                disable_code=True, save_code=False, host="", program="stylesweep",
+            ),
+        )
+        _log(run, outcome, folder)
+        run.finish()
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _log(run: Any, outcome: Outcome, folder: Path) -> None:
+    import wandb
+
+    for step, loss in enumerate(outcome.losses, start=1):
+        run.log({"loss": loss}, step=step)
+    best = outcome.best
+    run.log({
+        "style": best.style, "composition": best.composition, "feasible": best.feasible,
+        **{f"constraint/{name}": value for name, value in best.constraints.items()},
+        **{f"seconds/{part}": value for part, value in outcome.timings.items()},
+        "contact_sheet": wandb.Image(str(folder / outcome.sheet)),
+    })
+
+
+def _run_id(config: Config, outcome: Outcome) -> str:
+    """The same trial, run again, continues the same run."""
+    text = f"{config.study.name}/{outcome.number if outcome.number is not None else outcome.identity}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _logged_in() -> bool:
+    import wandb
+
+    return bool(wandb.login(prompt=False))
+
+
+def without_machine(value: Any) -> Any:
+    """A configuration without what says whose machine it is: absolute paths keep their last part only."""
+    if isinstance(value, dict):
+        return {key: without_machine(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [without_machine(below) for below in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return f"…/{Path(value).name}"
+    return value

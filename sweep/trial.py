@@ -1,0 +1,269 @@
+"""One trial: read, train, sample, score; everything written to its folder.
+
+Each scored checkpoint at each strength is a candidate; the trial stands for the feasible one whose rectangle
+style × composition is largest, and keeps the scores of all. A trial that was interrupted goes on from its last
+checkpoint; one whose outcome is on disk is not computed again.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.contact_sheet import contact_sheet, save_pictures
+from sweep.outcome import Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
+from sweep.progress import StepProgress
+from sweep.record import record
+from sweep.schema import Config
+from sweep.settings import Checkpoints
+from sweep.study import study_folder
+from sweep.tracking import track
+from sweep.warm import is_cold, warm_base, warm_judge
+from trainer.examples import Example, read_examples
+from trainer.plan import Plan, make_plan
+from trainer.rewriting import subject_noun
+from trainer.settings import MixSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from metrics.suite import Judge, Scores
+    from trainer.checkpoints import Checkpoint
+    from trainer.flux import FluxBase
+
+# What does not change the values of a trial: where it is written, how it was found, how fast it is computed.
+NO_PART = ("search", "study", "track")
+
+
+@dataclass
+class Clock:
+    """Seconds per part of the trial."""
+
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {part: 0.0 for part in ("start_up", "encode", "train", "sample", "score")}
+    )
+
+    @contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        """Adds what the block takes."""
+        began = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - began
+
+
+@dataclass
+class Bench:
+    """What the trials of a study share, loaded and measured once."""
+
+    base: "FluxBase"
+    examples: list[Example]
+    judge: "Judge"
+    base_images: "list[Tensor]"
+    cache: Path
+
+
+def run_trial(
+    config: Config, *, folder: Path | None = None, number: int | None = None, overrides: Sequence[str] = ()
+) -> Outcome:
+    """Trains, samples and scores one configuration.
+
+    Args:
+        folder: where everything is written; by default `single` in the study's folder.
+        number: the trial's in its study, whose attributes, constraints and pictures are then set.
+        overrides: what was asked for, kept in the outcome.
+
+    Raises:
+        DatasetError, BaseError, ScoreError: for input that cannot be used.
+        TrainingFailed: if the loss is no longer a number.
+    """
+    folder = folder or study_folder(config.study) / "single"
+    folder.mkdir(parents=True, exist_ok=True)
+    clock, steps = Clock(), StepProgress()
+    if is_cold():
+        steps.say("loading the base and the judges, once for all trials of this process")
+    with clock.time("start_up"):
+        base = warm_base(config.base)
+    identity = identify(config, base.id)
+    outcome = read_outcome(folder)
+    if outcome is None or outcome.identity != identity or outcome.number != number:
+        bench = _prepare(config, base, clock, steps)
+        outcome = _compute(config, bench, folder, clock, steps, identity, number, overrides)
+        outcome.write(folder)
+        _drop_states(folder)
+    else:
+        steps("already scored", 1, 1, "its outcome.json is read")
+    record(outcome, config, folder)
+    track(outcome, config, folder)
+    if number is None:
+        _print_outcome(outcome, folder, steps)
+    return outcome
+
+
+def identify(config: Config, base_id: str) -> str:
+    """A hash of everything the values depend on: settings, base, pictures and captions, versions."""
+    plain = plain_config(config)
+    parts = [json.dumps({key: value for key, value in plain.items() if key not in NO_PART}, sort_keys=True), base_id]
+    for place in (config.data.path, config.data.references, config.eval.others):
+        for file in sorted(Path(place).iterdir()) if place else []:
+            if file.is_file():
+                parts += [file.name, blake2b(file.read_bytes()).hexdigest()]
+    return blake2b("\x1f".join([*parts, json.dumps(versions())]).encode(), digest_size=16).hexdigest()
+
+
+def _prepare(config: Config, base: "FluxBase", clock: Clock, steps: StepProgress) -> Bench:
+    from trainer.sample import base_images
+
+    cache = Path(config.study.folder).absolute() / "cache"  # addressed by content, so all studies share it
+    with clock.time("start_up"):
+        examples = read_examples(config.data.path, limit=config.data.limit, subset_seed=config.data.subset_seed)
+        references = read_examples(config.data.references)
+        others = read_examples(config.eval.others) if config.eval.others else []
+        everything = read_examples(config.data.path)  # the judge is the study's, whatever part a trial trains on
+        judge = warm_judge(
+            config.score, references=references, others=others, training=everything, training_nouns=_nouns(everything)
+        )
+    with clock.time("sample"):
+        without = base_images(base, config.eval.prompts, config.sample, cache=cache)
+    return Bench(base, examples, judge, without, cache)
+
+
+def _nouns(examples: Sequence[Example]) -> list[str]:
+    nouns = {subject_noun(example.captions[0]) for example in examples if example.captions}
+    return sorted(noun for noun in nouns if noun)
+
+
+def _compute(
+    config: Config, bench: Bench, folder: Path, clock: Clock, steps: StepProgress, identity: str, number: int | None,
+    overrides: Sequence[str],
+) -> Outcome:
+    plan = _plan(config, bench, folder, steps)
+    candidates: list[Candidate] = []
+    pictures: list[list[Tensor]] = []
+    losses: list[float] = []
+    for checkpoint in _scored(config, _trained(config, bench, identity, folder, clock, steps, losses)):
+        for strength in config.eval.strengths:
+            candidate, drawn = _candidate(config, bench, checkpoint, strength, folder, clock, steps)
+            candidates.append(candidate)
+            pictures.append(drawn)
+    chosen = choose(candidates)
+    best = candidates[chosen]
+    rows = [("base, no LoRA", bench.base_images), (f"LoRA × {best.strength:g}", pictures[chosen])]
+    title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  style {best.style:.3f}  composition {best.composition:.3f}"
+    contact_sheet([prompt.text for prompt in config.eval.prompts], rows, title).save(folder / "contact_sheet.png")
+    return Outcome(
+        chosen=chosen,
+        candidates=candidates,
+        losses=losses,
+        timings={part: round(seconds, 3) for part, seconds in clock.seconds.items()},
+        captions=config.captions.strategy.value,
+        mix=mix_text(config.mix),
+        plan=str(plan),
+        config=plain_config(config),
+        overrides=list(overrides),
+        versions=versions(),
+        seeds=seeds(config),
+        identity=identity,
+        number=number,
+        samples=save_pictures(folder / "samples", pictures[chosen]),
+    )
+
+
+def _plan(config: Config, bench: Bench, folder: Path, steps: StepProgress) -> Plan:
+    base = bench.base
+    plan = make_plan(bench.examples, config.mix, scale=base.scale, step=base.step_px, seed=config.train.seed)
+    (folder / "plan.txt").write_text(f"{plan}\n", encoding="utf-8")
+    for warning in plan.warnings:
+        steps.say(f"warning: {warning}")
+    return plan
+
+
+def _trained(
+    config: Config, bench: Bench, identity: str, folder: Path, clock: Clock, steps: StepProgress, losses: list[float]
+) -> "Iterator[Checkpoint]":
+    """The training's checkpoints, with losses and times noted."""
+    from trainer.loop import train
+
+    budget = config.train.budget.images_seen
+    steps("train", 0, budget, "pictures seen")
+    training = train(
+        base=bench.base, examples=bench.examples, captions=config.captions, mix=config.mix, settings=config.train,
+        folder=folder / "training" / identity[:8], cache=bench.cache,
+    )
+    while True:
+        began = time.perf_counter()
+        checkpoint = next(training, None)
+        took = time.perf_counter() - began
+        if checkpoint is None:
+            return
+        trained = min(took, checkpoint.seconds)  # one read back from an earlier run took no time now
+        clock.seconds["train"] += trained
+        clock.seconds["encode"] += took - trained
+        losses += checkpoint.losses
+        steps("train", min(checkpoint.images_seen, budget), budget, f"pictures seen, loss {checkpoint.loss:.4f}")
+        yield checkpoint
+
+
+def _scored(config: Config, checkpoints: "Iterator[Checkpoint]") -> "Iterator[Checkpoint]":
+    """Those that are scored: all as they come, or the last."""
+    last = None
+    for last in checkpoints:
+        if config.eval.checkpoints == Checkpoints.all:
+            yield last
+    if last is not None and config.eval.checkpoints == Checkpoints.last:
+        yield last
+
+
+def _candidate(
+    config: Config, bench: Bench, checkpoint: "Checkpoint", strength: float, folder: Path, clock: Clock,
+    steps: StepProgress,
+) -> "tuple[Candidate, list[Tensor]]":
+    from trainer.sample import sample
+
+    prompts = config.eval.prompts
+    steps("sample", 0, len(prompts), f"step {checkpoint.step} at strength {strength:g}")
+    with clock.time("sample"):
+        drawn = sample(bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
+    with clock.time("score"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the encoders' own libraries
+        scores: Scores = bench.judge.score(drawn, bench.base_images, prompts)
+    steps("score", len(prompts), len(prompts), f"style {scores.style:.3f}, composition {scores.composition:.3f}")
+    candidate = Candidate(
+        step=checkpoint.step,
+        images_seen=checkpoint.images_seen,
+        strength=strength,
+        lora=str(checkpoint.lora.relative_to(folder)),
+        style=float(scores.style),
+        composition=float(scores.composition),
+        constraints={name: float(value) for name, value in scores.constraints.items()},
+        intervals=dict(scores.intervals),
+        per_image=dict(scores.per_image),
+        diagnostics=dict(scores.diagnostics),
+    )
+    return candidate, drawn
+
+
+def mix_text(mix: MixSettings) -> str:
+    """The sides in use and their repeats, such as 512x3+768x2."""
+    return "+".join(f"{side}x{repeats}" for side, repeats in sorted(mix.repeats.items()) if repeats)
+
+
+def _drop_states(folder: Path) -> None:
+    """Removes what only an interrupted training needs; the LoRA of every checkpoint stays."""
+    for state in (folder / "training").rglob("state.safetensors"):
+        state.unlink()
+
+
+def _print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
+    best = outcome.best
+    for name, value in (("style", best.style), ("composition", best.composition)):
+        low, high = best.intervals.get(name, (value, value))
+        steps.say(f"{name:<12} {value:.3f}  (95 % of resamples: {low:.3f} to {high:.3f})")
+    for name, value in best.constraints.items():
+        steps.say(f"{name:<12} {'kept' if value <= 0 else 'broken'} ({value:+.3f})")
+    steps.say("seconds      " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in outcome.timings.items()))
+    steps.say(f"LoRA         {folder / best.lora}\npictures     {folder / outcome.sheet}")
