@@ -27,6 +27,7 @@ from sweep.schema import Config, register
 
 WRONG_INPUT = 2
 INTERRUPTED = 130
+NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 MISSING = {
     "data.path": "`data.path` must be given: the folder of your pictures, data.path=MY_PICTURES, each with its caption"
     " beside it as NAME.txt",
@@ -68,12 +69,13 @@ def settings(config: DictConfig) -> Config:
     return Config(**parts)
 
 
-def start(task: Task, *, check: Check | None = None) -> None:
+def start(task: Task, *, check: Check | None = None, keeps_folder: bool = True) -> None:
     """Composes the configuration from the command line and runs the task on it, or a sweep of it with -m.
 
     Args:
         check: looks at every configuration of a sweep that can be told beforehand, before any trial; a single run is
             checked the same way. Raises ValueError for what cannot work.
+        keeps_folder: whether the task has results to keep; if not, Hydra makes no folder for it.
     """
     in_task = False
     refused: list[Exception] = []
@@ -103,6 +105,8 @@ def start(task: Task, *, check: Check | None = None) -> None:
 
     job.check = checked  # type: ignore[attr-defined]  # the sweeper gets this function from Hydra and looks for it
     register()
+    if not keeps_folder:
+        sys.argv += NO_FOLDER
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"

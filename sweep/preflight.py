@@ -4,8 +4,9 @@ Needs no torch, so that a wrong path costs a second. All faults are found and na
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from metrics.settings import ScoreSettings
 from sweep.errors import InputError
@@ -17,6 +18,8 @@ from trainer.examples import DatasetError, Example, read_examples
 from trainer.settings import CaptionSettings, Group
 
 GB = 1e9
+# What a check depends on, its name first; and the faults it finds when it is run.
+Check = tuple[tuple[Any, ...], Iterator[str]]
 
 
 def check_inputs(configs: Mapping[str, Config]) -> None:
@@ -28,18 +31,28 @@ def check_inputs(configs: Mapping[str, Config]) -> None:
     Raises:
         InputError: listing all faults, each with its file or key and what to do.
     """
-    seen: dict[object, list[str]] = {}
+    _raise_all(check for config in configs.values() for check in _checks(config))
+
+
+def check_plan(configs: Mapping[str, Config]) -> None:
+    """Looks at what `sweep.plan` reads: the pictures and where the base lies."""
+    _raise_all(
+        check for config in configs.values() for check in _checks(config) if check[0][0] in ("base", "data")
+    )
+
+
+def _raise_all(checks: Iterable[Check]) -> None:
+    seen: set[str] = set()
     faults: list[str] = []
-    for config in configs.values():
-        for key, check in _checks(config):
-            if repr(key) not in seen:
-                seen[repr(key)] = list(check)
-                faults += seen[repr(key)]
+    for key, check in checks:
+        if repr(key) not in seen:
+            seen.add(repr(key))
+            faults += check
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
 
 
-def _checks(config: Config) -> Iterator[tuple[object, Iterator[str]]]:
+def _checks(config: Config) -> Iterator[Check]:
     """Every check with what it depends on, so that no folder is read twice."""
     data = config.data
     yield ("base", config.base.path), _base(config.base.path)

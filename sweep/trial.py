@@ -247,6 +247,22 @@ def _candidate(
     return candidate, drawn
 
 
+def score_lora(
+    config: Config, lora: Path, out: Path, steps: StepProgress
+) -> "Iterator[tuple[float, Scores, Path]]":
+    """Samples and scores a LoRA file at every strength; yields strength, scores and the contact sheet's file."""
+    from trainer.sample import sample
+
+    bench = _prepare(config, warm_base(config.base), Clock(), steps)
+    for strength in config.eval.strengths:
+        drawn = sample(bench.base, config.eval.prompts, config.sample, lora=lora, strength=strength)
+        scores = bench.judge.score(drawn, bench.base_images, config.eval.prompts)
+        sheet = out / f"{lora.stem}_at_{strength:g}.png"
+        rows = [("base, no LoRA", bench.base_images), (f"LoRA × {strength:g}", drawn)]
+        contact_sheet([prompt.text for prompt in config.eval.prompts], rows, lora.name).save(sheet)
+        yield strength, scores, sheet
+
+
 def mix_text(mix: MixSettings) -> str:
     """The sides in use and their repeats, such as 512x3+768x2."""
     return "+".join(f"{side}x{repeats}" for side, repeats in sorted(mix.repeats.items()) if repeats)

@@ -61,7 +61,7 @@ def find_base(path: str) -> Path:
 def _snapshot(path: str) -> Path:
     """The folder in the hub's local cache that holds a hub id."""
     if path.count("/") != 1 or path.startswith((".", "/", "~")) or path.endswith("/"):
-        raise BaseError(f"`base.path`: no such folder: {path}")
+        raise BaseError(_way_out(path, "no such folder"))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -137,3 +137,9 @@ def _file_id(file: Path) -> str:
             data.seek((size - 2**20) * sample // (_SAMPLES - 1))
             digest.update(data.read(2**20))
     return digest.hexdigest()
+
+
+def step_px(folder: Path) -> int:
+    """px of the base that a token covers, read from the VAE's configuration: bucket edges are multiples of it."""
+    vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    return int(2 ** (len(vae["block_out_channels"]) - 1) * 2)

@@ -1,0 +1,46 @@
+"""`python -m sweep.score LORA_FILE`: samples and scores a LoRA that is there already, wherever it was trained.
+
+Same overrides as `python -m sweep`: base, prompts, references and strengths come from the configuration.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweep.__main__ import WRONG_INPUT, Place, start
+from sweep.progress import StepProgress
+from sweep.schema import Config
+
+
+def main(arguments: list[str]) -> None:
+    """Takes the file out of the command line; Hydra gets the rest."""
+    files = [argument for argument in arguments if argument.endswith(".safetensors") and "=" not in argument]
+    asks_for_help = any(argument in ("--help", "-h", "--cfg", "-c") for argument in arguments)
+    if not asks_for_help and (len(files) != 1 or not Path(files[0]).is_file()):
+        given = f"no such file: {files[0]}" if len(files) == 1 else f"got {len(files)}"
+        print(f"error: name one LoRA file (.safetensors), {given}:\n  python -m sweep.score LORA_FILE", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    sys.argv[1:] = [argument for argument in arguments if argument not in files]
+
+    def score_file(config: Config, place: Place) -> None:
+        from sweep.trial import score_lora
+
+        steps = StepProgress()
+        for strength, scores, sheet in score_lora(config, Path(files[0]), Path.cwd(), steps):
+            steps.say(f"strength {strength:g}: style {scores.style:.3f}, composition {scores.composition:.3f}")
+            broken = [name for name, value in scores.constraints.items() if value > 0]
+            steps.say(f"  feasible: {'no: ' + ', '.join(broken) if broken else 'yes'}")
+            steps.say(f"  pictures: {sheet}")
+
+    start(score_file, check=check, keeps_folder=False)
+
+
+def check(configs: Mapping[str, Config]) -> None:
+    """As before a training."""
+    from sweep.preflight import check_inputs
+
+    check_inputs(configs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
