@@ -36,20 +36,20 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: as the system reports it, naming the file (a full disk among others).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    part = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
             part = Path(file.name)
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            except BaseException:
-                part.unlink()
-                raise
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 class TensorCache:

@@ -158,7 +158,7 @@ def _split(down: Tensor, up: Tensor, names: list[str]) -> Layers:
     rank = down.shape[0] // len(names)
     diagonal = torch.block_diag(*[torch.ones(count, rank) for count in rows]).bool()
     if down.shape[0] % len(names) or (up * ~diagonal).any():
-        return {name: (down, part.contiguous()) for name, part in ups.items()}
+        return {name: (down.clone(), part.contiguous()) for name, part in ups.items()}  # files share no memory
     slots = {name: slice(rank * number, rank * (number + 1)) for number, name in enumerate(names)}
     pairs = {name: (down[slots[name]].contiguous(), part[:, slots[name]].contiguous()) for name, part in ups.items()}
     return {name: pair for name, pair in pairs.items() if pair[0].any() or pair[1].any()}

@@ -1,0 +1,92 @@
+"""The cache: keys follow content, files are whole, damage is repaired."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.buckets import Bucket, Fit
+from trainer.cache import TensorCache, content_key, write_atomic
+from trainer.encoding import Texts, encode_examples, fit_pixels
+from trainer.examples import read_examples
+from trainer.flux import FluxBase
+from trainer.plan import make_plan
+from trainer.settings import MixSettings
+
+
+def test_keys_follow_values_types_and_shapes() -> None:
+    x = torch.arange(6.0)
+    parts = [("a", 1), ("a", "1"), ("a1",), ("a", x), ("a", x.reshape(2, 3)), ("a", x.bfloat16()), ("a", x + 1)]
+    assert len({content_key(*part) for part in parts}) == len(parts)
+    assert content_key("a", x) == content_key("a", x.clone())
+    assert content_key("a", x.reshape(2, 3).T) != content_key("a", x.reshape(2, 3))
+
+
+def test_what_is_stored_is_loaded(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path / "cache")
+    assert cache.load("kind", "key") is None
+    cache.store("kind", "key", {"x": torch.arange(4).bfloat16()})
+    found = cache.load("kind", "key")
+    assert found is not None and torch.equal(found["x"], torch.arange(4).bfloat16())
+    assert cache.load("other", "key") is None
+
+
+def test_a_damaged_file_counts_as_none(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path)
+    cache.store("kind", "key", {"x": torch.ones(100)})
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:50])
+    assert cache.load("kind", "key") is None
+
+
+def test_a_failed_write_leaves_nothing_and_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    with pytest.raises(OSError, match="place"):
+        write_atomic(tmp_path / "place", b"a folder stands here")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+SHARER = """
+import sys, torch
+from trainer.cache import TensorCache
+cache = TensorCache(sys.argv[1])
+for number in range(40):
+    value = number % 8
+    cache.store("kind", str(value), {"x": torch.full((1000,), float(value))})
+    assert cache.load("kind", str(value))["x"].unique().tolist() == [value]
+"""
+
+
+def test_several_processes_may_share_a_folder(tmp_path: Path) -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", SHARER, str(tmp_path)]) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 8 and not list(tmp_path.rglob(".part-*"))
+
+
+def test_pixels_are_resized_and_cut_from_the_middle() -> None:
+    picture = torch.linspace(0, 1, 20).expand(3, 10, 20)
+    cut = fit_pixels(picture, Fit(Bucket(8, 8), (20, 10), (6, 1)))
+    assert torch.equal(cut, picture[:, 1:9, 6:14])
+    small = fit_pixels(picture, Fit(Bucket(10, 5), (10, 5), (0, 0)))
+    assert small.shape == (3, 5, 10)
+    assert torch.allclose(small.mean(), picture.mean(), atol=0.01)
+
+
+def test_latents_and_texts_are_computed_once(base: FluxBase, picture_folder: Path, tmp_path: Path) -> None:
+    examples = read_examples(picture_folder)
+    plan = make_plan(examples, MixSettings({256: 1, 512: 1}), scale=base.scale, step=base.step_px, seed=0)
+    cache = TensorCache(tmp_path)
+    first = encode_examples(base, examples, plan, cache)
+    assert set(first) == {(side, index) for side in (256, 512) for index in range(4)}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert len(files) == 8
+    again = encode_examples(base, examples, plan, cache)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == files
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    texts = Texts(base, cache)(["a heart", "", "a heart"])
+    assert texts.tokens.shape[0] == 3 and torch.equal(texts.tokens[0], texts.tokens[2])
+    assert len(list((tmp_path / "texts").iterdir())) == 2
+    reread = Texts(base, cache)(["", "a heart"])
+    assert torch.equal(reread.pooled[1], texts.pooled[0])

@@ -1,0 +1,142 @@
+"""Caption rules by example: what goes, what stays, in the article's words and in the sandbox's."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.rewriting import keep_subject, strip_words, stripped_tags, subject_noun, words
+from trainer.settings import Strip
+
+ALL = list(Strip)
+SANDBOX = (
+    "an engraving of a large red heart at the left on a grey background, fine hatched lines, antique technique,"
+    " melancholic mood"
+)
+
+# original, edited, subject only, noun
+CASES = [
+    (
+        "An anatomical engraving style drawing of a human heart",
+        "A drawing of a human heart",
+        "A human heart",
+        "human heart",
+    ),
+    (SANDBOX, "a large red heart at the left on a grey background", "a large red heart", "heart"),
+    ("a flat drawing of a cat", "a cat", "a cat", "cat"),
+    ("an ink outline drawing of a small house", "a small house", "a small house", "house"),
+    ("a halftone print of a blue dog in the center", "a blue dog in the center", "a blue dog", "dog"),
+    ("a neon skull at the right, glowing lines, eerie mood", "a skull at the right", "a skull", "skull"),
+    (
+        "A vintage chalkboard drawing of a human skull with fine cross-hatching, on the right side of the image. The"
+        " mood is melancholic.",
+        "A drawing of a human skull, on the right side of the image",
+        "A human skull",
+        "human skull",
+    ),
+    (
+        "a watercolor painting of a woman dancing in a field of flowers",
+        "a woman dancing in a field of flowers",
+        "a woman dancing in a field of flowers",
+        "woman",
+    ),
+    ("a girl with long hair in the style of Albrecht Dürer", "a girl with long hair", "a girl", "girl"),
+    (
+        "A black and white drawing of a hand, an eye, and a heart on a dark background",
+        "A drawing of a hand, an eye, and a heart on a dark background",
+        "A hand, an eye, and a heart",
+        "hand",
+    ),
+    (
+        "Detailed engraving of a rib cage, rendered in the manner of a 19th century textbook plate, melancholic",
+        "A rib cage",
+        "A rib cage",
+        "rib cage",
+    ),
+    (
+        "an old man's skull drawn in pen and ink on aged paper",
+        "an old man's skull",
+        "an old man's skull",
+        "man's skull",
+    ),
+    ("A drawing in vintage style showing a cat", "A drawing showing a cat", "A cat", "cat"),
+    ("a field of flowers", "a field of flowers", "a field of flowers", "field of flowers"),
+    ("two small green fish at the top left", "two small green fish at the top left", "two small green fish", "fish"),
+    ("a building with a ring", "a building with a ring", "a building", "building"),
+    ("heart", "heart", "heart", "heart"),
+    ("", "", "", ""),
+]
+
+
+@pytest.mark.parametrize(("original", "edited", "subject", "noun"), CASES, ids=[case[0][:40] for case in CASES])
+def test_the_rules_give_what_a_person_would_write(original: str, edited: str, subject: str, noun: str) -> None:
+    assert strip_words(original, ALL) == edited
+    assert keep_subject(original, ALL) == subject
+    assert subject_noun(original) == noun
+
+
+@pytest.mark.parametrize(
+    ("strip", "expected"),
+    [
+        ([], SANDBOX),
+        ([Strip.style], SANDBOX.replace("antique technique", "technique")),
+        ([Strip.medium], SANDBOX.removeprefix("an engraving of ")),
+        ([Strip.emotion], SANDBOX.removesuffix(", melancholic mood")),
+    ],
+)
+def test_only_the_classes_asked_for_are_stripped(strip: list[Strip], expected: str) -> None:
+    if strip == [Strip.style]:  # "technique" only spoke about "antique", and goes with it
+        expected = SANDBOX.replace(", antique technique", "")
+    assert strip_words(SANDBOX, strip) == expected
+
+
+def test_subject_only_keeps_clauses_of_classes_that_are_not_stripped() -> None:
+    kept = keep_subject(SANDBOX, [Strip.style, Strip.medium, Strip.technique])
+    assert kept == "a large red heart, melancholic mood"
+    assert keep_subject(SANDBOX, [Strip.style, Strip.technique, Strip.emotion]) == "an engraving of a large red heart"
+
+
+def test_tags_that_are_style_words_go_whole() -> None:
+    tags = [
+        "heart",
+        "red",
+        "left side",
+        "grey background",
+        "engraving",
+        "hatching",
+        "monochrome",
+        "no humans",
+        "ink_wash",
+    ]
+    assert stripped_tags(tags, ALL) == ["heart", "red", "left side", "grey background", "no humans"]
+    assert stripped_tags(tags, []) == tags
+
+
+@pytest.mark.parametrize("name", [*Strip, "companions", "carriers", "shows", "made", "places", "details", "modifiers"])
+def test_word_lists_are_lower_case_and_hold_nothing_twice(name: str) -> None:
+    entries = words()[name]
+    assert len(entries) == len(set(entries)) > 3
+    assert all(entry == entry.lower().strip() for entry in entries)
+
+
+def test_no_phrase_stands_in_two_classes() -> None:
+    every = [entry for name in Strip for entry in words()[name]]
+    assert sorted(set(every)) == sorted(every)
+
+
+@given(st.text(max_size=80))
+def test_rules_bear_any_text_and_add_no_words_but_articles(text: str) -> None:
+    for result in (strip_words(text, ALL), keep_subject(text, ALL), subject_noun(text)):
+        assert _pieces(result) <= _pieces(text) | {"a", "an"}
+
+
+@given(st.sampled_from([case[0] for case in CASES]))
+def test_rules_applied_twice_change_nothing_more(text: str) -> None:
+    edited, subject = strip_words(text, ALL), keep_subject(text, ALL)
+    assert strip_words(edited, ALL) == edited
+    assert keep_subject(subject, ALL) == subject
+
+
+def _pieces(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
