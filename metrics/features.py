@@ -37,7 +37,7 @@ class Features:
     key: str  # of its content
     embedding: Tensor  # (D,) open_clip, unit
     description: Tensor  # (D',) hand-made, raw
-    sanity: Floats  # (3,) see quality.SANITY
+    sanity: Floats  # (4,) see quality.SANITY
     lines: Floats  # (4,) see quality.LINES
 
 

@@ -83,18 +83,12 @@ def load_lpips(path: Path, net: LpipsNet) -> Any:
     Raises:
         ScoreError: if the file holds another trunk, or is no weights file.
     """
-    import lpips
-
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ScoreError(f"`lpips_weights` {str(path)!r} is not a file of weights: {error}") from error
     complete = any(name.startswith("net.slice") for name in saved)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # torchvision warns about lpips' `pretrained=`, lpips loads its heads without naming weights_only.
-        warnings.simplefilter("ignore")
-        model = lpips.LPIPS(net=net.value, pnet_rand=True, verbose=False, model_path=str(path) if complete else None)
-    wanted = model.state_dict()
+    wanted = _build(net).state_dict()
     if complete:
         trunk = {name: saved.get(name) for name in wanted if name.startswith(("net.", "lin"))}
     else:
@@ -104,9 +98,20 @@ def load_lpips(path: Path, net: LpipsNet) -> Any:
         if tensor is None or tensor.shape != wanted[name].shape:
             fault = "is missing" if tensor is None else f"is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
             raise ScoreError(f"`lpips_weights` {str(path)!r} does not fit lpips_net={net}: {name} {fault}")
+    model = _build(net, path if complete else None)
     if not complete:
         model.load_state_dict(trunk, strict=False)
     for name, value in model.state_dict().items():
         if name in trunk and not torch.equal(value, trunk[name].to(value.dtype)):
             raise ScoreError(f"`lpips_weights` {str(path)!r}: lpips did not take over {name}")
     return model.requires_grad_(False)
+
+
+def _build(net: LpipsNet, state: Path | None = None) -> Any:
+    """Return lpips.LPIPS without a download: a random trunk, overwritten by `state` where it is given."""
+    import lpips
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # torchvision warns about lpips' `pretrained=`; nothing here depends on it.
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+        return lpips.LPIPS(net=net.value, pnet_rand=True, verbose=False, model_path=str(state) if state else None)

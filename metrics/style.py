@@ -40,10 +40,21 @@ class StyleSpace:
 
     @classmethod
     def fit(cls, references: Tensor, others: Tensor, *, whiten: bool) -> StyleSpace:
-        """Fit to raw features (R, D) and (N, D); `whiten` scales every feature to its SD over both."""
+        """Fit to raw features (R, D) and (N, D).
+
+        Args:
+            references: held-out pictures of the style.
+            others: the pool of other styles.
+            whiten: divide every feature by the geometric mean of its SD over everything and its SD within the
+                references. What all references share then says most, what changes with their subjects says little:
+                on the drawn scenes the rank test V1 of the descriptor rises from .861 (SD over everything) to .994.
+        """
         everything = torch.cat([references, others])
         centre = everything.mean(0)
-        scale = everything.std(0).clamp_min(1e-4) if whiten else torch.ones_like(centre)
+        scale = torch.ones_like(centre)
+        if whiten:
+            total = everything.std(0).clamp_min(1e-4)
+            scale = (total * torch.maximum(references.std(0), 0.1 * total)).sqrt()
         space = cls(_unit(references, centre, scale), _unit(others, centre, scale), centre, scale, 0.0, 1.0, 0.0)
         same_r = ~torch.eye(len(references), dtype=torch.bool)
         same_o = ~torch.eye(len(others), dtype=torch.bool)
@@ -55,6 +66,10 @@ class StyleSpace:
         ceiling = (float(np.median(of_references)) - mean) / spread
         return cls(space.references, space.others, centre, scale, mean, spread, ceiling)
 
+    def unit(self, features: Tensor) -> Tensor:
+        """Return raw features (M, D) as this space compares them: centred, scaled, of length 1."""
+        return _unit(features, self.centre, self.scale)
+
     def sigma(self, features: Tensor, allowed_others: Tensor | None = None) -> Floats:
         """Return the style strength of raw features (M, D), in SDs of the pool; higher is more of the style.
 
@@ -62,13 +77,13 @@ class StyleSpace:
             features: raw features of the pictures.
             allowed_others: (M, N) bool, which pool pictures may be compared (a picture is never its own neighbour).
         """
-        units = _unit(features, self.centre, self.scale)
+        units = self.unit(features)
         found = _margins(units, self.references, self.others, allowed_others=allowed_others)
         return (found - self.mean) / self.spread
 
 
 def _unit(features: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
-    """Return centred, scaled and normalised rows; 4 SDs are the most that one feature may say."""
+    """Return centred, scaled and normalised rows; 4 of its scales are the most that one feature may say."""
     return functional.normalize(((features - centre) / scale).clamp(-4, 4), dim=1)
 
 

@@ -1,0 +1,222 @@
+"""The suite on drawn scenes: known truth for both objectives, the contract every metric keeps, and bad input."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scenes import Prompt, other_styles, pictures, prompts
+
+from metrics import Judge, ScoreError, Scores, ScoreSettings, score
+from metrics.settings import Constraint
+
+COUNT = 24
+RANGES = {
+    "style": (-3, 3),
+    "composition": (-0.5, 1),
+    "adherence": (-100, 100),
+    "failed": (0, 1),
+    "line_quality": (0, 1),
+    "leak": (0, 1),
+    "memorisation_gap": (-1, 1),
+    "copy": (0, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def judge(settings: ScoreSettings) -> Judge:
+    return Judge(
+        settings,
+        pictures("hatch", range(500, 524)),
+        other_styles("hatch"),
+        pictures("hatch", range(900, 930)),
+        ["heart", "skull"],
+    )
+
+
+@pytest.fixture(scope="module")
+def base() -> list[torch.Tensor]:
+    return pictures("flat", range(COUNT))
+
+
+def judged(judge: Judge, samples: list, base: list) -> Scores:
+    return judge.score(samples, base, prompts(COUNT, seeds=2))
+
+
+def test_a_lora_without_effect_has_exactly_no_style_and_all_composition(judge, base):
+    scores = judged(judge, [image.clone() for image in base], base)
+    assert scores.style == 0.0 and scores.composition == 1.0
+    assert set(scores.per_image["style"]) == {0.0} and set(scores.per_image["composition"]) == {1.0}
+    assert scores.intervals["style"] == (0.0, 0.0) and scores.intervals["composition"] == (1.0, 1.0)
+    assert all(value <= 0 for value in scores.constraints.values())
+    assert scores.diagnostics["leak_rate"] == 0 and scores.diagnostics["adherence_change"] == 0
+
+
+def test_restyling_alone_brings_style_and_keeps_composition(judge, base):
+    scores = judged(judge, pictures("hatch", range(COUNT)), base)
+    assert scores.style > 0.7 and scores.composition > 0.8
+    fine = {k: v for k, v in scores.constraints.items() if k not in ("adherence", "leakage")}  # a random encoder's
+    assert all(value <= 0 for value in fine.values())
+
+
+def test_moving_things_alone_brings_no_style_and_loses_composition(judge, base):
+    scores = judged(judge, pictures("flat", range(1000, 1000 + COUNT)), base)
+    assert scores.diagnostics["style_mean"] == pytest.approx(0, abs=0.1)
+    assert scores.style < 0.1 and scores.composition < 0.2
+
+
+def test_style_on_half_of_the_prompts_is_worth_less_than_half(judge, base):
+    styled = pictures("hatch", range(COUNT))
+    scores = judged(judge, styled[: COUNT // 2] + base[COUNT // 2 :], base)
+    assert scores.diagnostics["style_tail"] == pytest.approx(0, abs=0.05)
+    assert scores.style < 0.45 < scores.diagnostics["style_mean"] + 0.05
+
+
+def test_copied_training_pictures_break_memorisation(judge, base):
+    scores = judged(judge, pictures("hatch", range(900, 900 + COUNT)), base)
+    assert scores.constraints["memorisation"] > 0.9
+    assert min(scores.per_image["copy"]) == 1.0
+
+
+def test_one_picture_for_every_prompt_breaks_diversity(judge, base):
+    assert judged(judge, pictures("hatch", [3]) * COUNT, base).constraints["diversity"] > 0.5
+
+
+def test_noise_breaks_failures(judge, base):
+    noise = torch.rand((COUNT, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    scores = judged(judge, list((torch.stack(base) + noise) / 2), base)
+    assert scores.constraints["failures"] > 0.5
+
+
+@pytest.mark.parametrize("samples", ["flat", "hatch", "moved", "noise", "black"])
+def test_every_metric_is_finite_and_in_its_range(judge, base, samples):
+    made = {
+        "flat": lambda: base,
+        "hatch": lambda: pictures("hatch", range(COUNT)),
+        "moved": lambda: pictures("chalk", range(2000, 2000 + COUNT)),
+        "noise": lambda: list(torch.rand((COUNT, 3, 64, 64), generator=torch.Generator().manual_seed(0))),
+        "black": lambda: [torch.zeros(3, 64, 64)] * COUNT,
+    }[samples]()
+    scores = judged(judge, made, base)
+    assert set(scores.per_image) == set(RANGES)
+    for name, (low, high) in RANGES.items():
+        assert len(scores.per_image[name]) == COUNT
+        assert all(low <= value <= high for value in scores.per_image[name]), name
+        assert low - 1e-9 <= scores.intervals[name][0] <= scores.intervals[name][1] <= high + 1e-9
+    numbers = [scores.style, scores.composition, *scores.constraints.values(), *scores.diagnostics.values()]
+    assert all(math.isfinite(value) for value in numbers)
+    assert set(scores.constraints) == {name.value for name in Constraint}
+
+
+def test_the_order_of_the_pictures_does_not_matter(judge, base):
+    samples, texts = pictures("hatch", range(COUNT)), prompts(COUNT, seeds=2)
+    order = np.random.default_rng(0).permutation(COUNT).tolist()
+    first = judge.score(samples, base, texts)
+    second = judge.score([samples[i] for i in order], [base[i] for i in order], [texts[i] for i in order])
+    assert second.style == pytest.approx(first.style, abs=1e-4)
+    assert second.composition == pytest.approx(first.composition, abs=1e-4)
+    assert second.constraints == pytest.approx(first.constraints, abs=1e-4)
+    for name, values in first.per_image.items():
+        assert second.per_image[name] == pytest.approx([values[i] for i in order], abs=1e-3), name
+
+
+def test_the_same_pictures_give_the_same_scores_twice(judge, base):
+    samples = pictures("hatch", range(COUNT))
+    assert judged(judge, samples, base) == judged(judge, samples, base)
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "worse"),
+    [
+        ("style", "hatch", "flat"),
+        ("composition", "hatch", "moved"),
+        ("line_quality", "hatch", "noise"),
+        ("failed", "noise", "hatch"),  # these two fall when better
+        ("copy", "copied", "hatch"),
+        ("memorisation_gap", "copied", "hatch"),
+    ],
+)
+def test_every_metric_points_in_its_direction(judge, base, name, better, worse):
+    made = {
+        "flat": base,
+        "hatch": pictures("hatch", range(COUNT)),
+        "moved": pictures("hatch", range(1000, 1000 + COUNT)),
+        "noise": list(torch.rand((COUNT, 3, 64, 64), generator=torch.Generator().manual_seed(0))),
+        "copied": pictures("hatch", range(900, 900 + COUNT)),
+    }
+    high, low = (np.mean(judged(judge, made[key], base).per_image[name]) for key in (better, worse))
+    assert high > low
+
+
+def test_pictures_in_domain_are_diagnostics_only(judge, base):
+    texts = [replace(p, group="in_domain") if i >= 12 else p for i, p in enumerate(prompts(COUNT))]
+    styled = base[:12] + pictures("hatch", range(12, COUNT))
+    scores = judge.score(styled, base, texts)
+    assert scores.style == 0.0 and scores.composition == 1.0
+    assert scores.diagnostics["style_in_domain"] > 0.7
+
+
+def test_several_sizes_are_scored_together(judge):
+    sizes = [(64, 64), (80, 48), (32, 32), (96, 128)] * 2
+    base = [pictures("flat", [i], size)[0] for i, size in enumerate(sizes)]
+    samples = [pictures("hatch", [i], size)[0] for i, size in enumerate(sizes)]
+    scores = judge.score(samples, base, prompts(8))
+    assert scores.style > 0.4 and scores.composition > 0.6
+
+
+def test_without_a_pool_the_base_is_the_style_to_leave(settings, base):
+    few = replace(settings, constraints=[Constraint.failures])
+    references, styled = pictures("hatch", range(500, 516)), pictures("hatch", range(COUNT))
+    arguments = {"references": references, "prompts": prompts(COUNT, seeds=2), "settings": few}
+    unchanged = score(samples=base, base_images=base, **arguments)
+    assert (unchanged.style, unchanged.composition) == (0.0, 1.0)
+    scores = score(samples=styled, base_images=base, **arguments)
+    assert scores.style > 0.7 and scores.composition > 0.8
+    assert set(scores.constraints) == {"failures"}
+
+
+def test_scoring_48_pairs_takes_less_than_3_s(judge):
+    base, samples = pictures("flat", range(48)), pictures("hatch", range(48))
+    judge.score(base, base, prompts(48, seeds=2))  # base images are read once per study
+    started = time.process_time()
+    judge.score(samples, base, prompts(48, seeds=2))
+    assert time.process_time() - started < 3
+
+
+BAD = {
+    "of one length": lambda b: (b[:-1], b, prompts(COUNT)),
+    r"samples\[1\] and base_images\[1\] must be of one size": lambda b: (
+        [b[0], b[1][:, :32], *b[2:]],
+        b,
+        prompts(COUNT),
+    ),
+    r"samples\[2\] must be finite": lambda b: ([*b[:2], b[2] * torch.nan, *b[3:]], b, prompts(COUNT)),
+    r"samples\[0\] must lie in \[0, 1\]": lambda b: ([b[0] * 2 - 1, *b[1:]], b, prompts(COUNT)),
+    r"samples\[0\] must be a tensor of shape \(3, H, W\)": lambda b: ([b[0][:1], *b[1:]], b, prompts(COUNT)),
+    "floats": lambda b: ([(b[0] * 255).byte(), *b[1:]], b, prompts(COUNT)),
+    "at least 16 px": lambda b: ([b[0][:, :8], *b[1:]], b, prompts(COUNT)),
+    'at least 2 different prompts of group "unrelated"': lambda b: (b, b, [Prompt("one")] * COUNT),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_pictures_are_refused_by_name(judge, base, message):
+    with pytest.raises(ScoreError, match=message):
+        judge.score(*BAD[message](base))
+
+
+def test_references_that_were_trained_on_are_refused(settings):
+    shared = pictures("hatch", range(500, 508))
+    with pytest.raises(ScoreError, match=r"never be trained on.*references\[0\] = training\[3\]"):
+        Judge(settings, shared, training=[*pictures("hatch", range(3)), shared[0]])
+
+
+def test_too_few_references_are_refused_with_the_number_needed(settings):
+    with pytest.raises(ScoreError, match=r"at least 4 references.*got 3"):
+        Judge(settings, pictures("hatch", range(3)))
+    with pytest.raises(ScoreError, match=r"pool of other styles needs at least 4.*got 2"):
+        Judge(settings, pictures("hatch", range(8)), others=pictures("flat", range(2)))
