@@ -85,13 +85,13 @@ def start(task: Task, *, check: Check | None = None, keeps_folder: bool = True) 
         node = HydraConfig.get()
         if node.mode == RunMode.MULTIRUN:
             in_task = True
-            return task(settings(config), Place(Path(node.runtime.output_dir), node.job.num, tuple(node.overrides.task)))
+            return task(settings(config), _place(node, node.job.num))
         try:
             made = settings(config)
             if check is not None:
                 check({"": made})
             in_task = True
-            return task(made, Place(Path(node.runtime.output_dir), None, tuple(node.overrides.task)))
+            return task(made, _place(node, None))
         except WRONG as fault:
             if in_task and not _is_for_the_person(fault):
                 raise
@@ -131,6 +131,10 @@ def _is_for_the_person(fault: Exception) -> bool:
     return type(fault).__module__.split(".")[0] in ROOMS
 
 
+def _place(node: Any, number: int | None) -> Place:
+    return Place(Path(node.runtime.output_dir), number, tuple(node.overrides.task))
+
+
 def message(fault: BaseException) -> str:
     """What to print of an error: Hydra's and OmegaConf's own without their inner workings."""
     if isinstance(fault, InstantiationException) and fault.__cause__ is not None:
@@ -138,7 +142,7 @@ def message(fault: BaseException) -> str:
     lines = [str(fault)]
     if isinstance(fault, HydraException) and isinstance(fault.__cause__, OmegaConfBaseException):
         lines.append(str(fault.__cause__))
-    noise = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
+    noise: tuple[str, ...] = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
     if "not in struct" not in str(fault.__cause__):  # only there would the + that Hydra proposes be taken
         noise += ("To append to your",)
     kept = [line.rstrip() for line in "\n".join(lines).splitlines() if not line.strip().startswith(noise)]
@@ -167,6 +171,7 @@ def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
 
 def main() -> None:
     """`python -m sweep` and the console script `stylesweep`."""
+
     def train_and_score(config: Config, place: Place) -> tuple[float, float]:
         from sweep.trial import run_trial  # torch only after the configuration has been accepted
 

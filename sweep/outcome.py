@@ -1,7 +1,6 @@
 """What a trial leaves behind: `outcome.json`, everything that was found and everything it was made from."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -16,7 +15,15 @@ from sweep.study import rectangle
 FILE = "outcome.json"
 FORMAT = 1
 PACKAGES = (
-    "stylesweep", "torch", "diffusers", "peft", "accelerate", "transformers", "open-clip-torch", "lpips", "optuna",
+    "stylesweep",
+    "torch",
+    "diffusers",
+    "peft",
+    "accelerate",
+    "transformers",
+    "open-clip-torch",
+    "lpips",
+    "optuna",
     "hydra-core",
 )
 
@@ -82,7 +89,7 @@ class Outcome:
         """Writes outcome.json whole or not at all."""
         draft = folder / f".{FILE}"
         draft.write_text(json.dumps(asdict(self), indent=1, default=_plain), encoding="utf-8")
-        os.replace(draft, folder / FILE)
+        draft.replace(folder / FILE)
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -105,7 +112,7 @@ def choose(candidates: Sequence[Candidate]) -> int:
 
 def plain_config(config: Config) -> dict[str, Any]:
     """The settings as JSON holds them."""
-    return json.loads(json.dumps(asdict(config), default=_plain))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(asdict(config), default=_plain))
 
 
 def versions() -> dict[str, str]:
@@ -116,8 +123,11 @@ def versions() -> dict[str, str]:
 def seeds(config: Config) -> dict[str, Any]:
     """Every seed there is."""
     return {
-        "train": config.train.seed, "subset": config.data.subset_seed, "search": config.search.seed,
-        "score": config.score.seed, "prompts": [prompt.seed for prompt in config.eval.prompts],
+        "train": config.train.seed,
+        "subset": config.data.subset_seed,
+        "search": config.search.seed,
+        "score": config.score.seed,
+        "prompts": [prompt.seed for prompt in config.eval.prompts],
     }
 
 

@@ -36,9 +36,7 @@ def check_inputs(configs: Mapping[str, Config]) -> None:
 
 def check_plan(configs: Mapping[str, Config]) -> None:
     """Looks at what `sweep.plan` reads: the pictures and where the base lies."""
-    _raise_all(
-        check for config in configs.values() for check in _checks(config) if check[0][0] in ("base", "data")
-    )
+    _raise_all(check for config in configs.values() for check in _checks(config) if check[0][0] in ("base", "data"))
 
 
 def _raise_all(checks: Iterable[Check]) -> None:
@@ -87,8 +85,8 @@ def _references(path: str, score: ScoreSettings) -> Iterator[str]:
         return
     if len(references) < score.references_at_least:
         yield (
-            f"`data.references`: at least {score.references_at_least} held-out pictures are needed to say what the style"
-            f" is, {path} has {len(references)}"
+            f"`data.references`: at least {score.references_at_least} held-out pictures are needed to say what the"
+            f" style is, {path} has {len(references)}"
         )
 
 
@@ -121,7 +119,10 @@ def _score(score: ScoreSettings) -> Iterator[str]:
 def _prompts(config: Config) -> Iterator[str]:
     texts = {prompt.text for prompt in config.eval.prompts if prompt.group == Group.unrelated}
     if len(texts) < 2:
-        yield "`eval.prompts` must hold at least two different prompts of the group unrelated: composition is read between them"
+        yield (
+            "`eval.prompts` must hold at least two different prompts of the group unrelated: composition is read between"
+            " them"
+        )
 
 
 def _disk(folder: Path, min_free_gb: float) -> Iterator[str]:

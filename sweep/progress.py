@@ -54,7 +54,8 @@ class SweepProgress:
     def begin(self, study: optuna.Study, trial: Trial) -> None:
         """Trial i of n, what it tries, and how long the rest will take."""
         done = study.get_trials(deepcopy=False, states=FINISHED)
-        seconds = [t.user_attrs["seconds"] for t in done if t.state == TrialState.COMPLETE and "seconds" in t.user_attrs]
+        complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+        seconds = [trial.user_attrs["seconds"] for trial in complete if "seconds" in trial.user_attrs]
         left = max(1, self.search.n_trials - len(done))
         eta = f", about {duration(statistics.median(seconds) * left)} left" if seconds else ""
         recipe = trial.user_attrs.get("recipe")

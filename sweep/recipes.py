@@ -37,7 +37,7 @@ def flat(config: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
     """
     left_out = {*NOT_TRAINED, *MACHINE, *without}
     tree = {key: config[key] for key in config if key not in left_out}
-    plain = OmegaConf.to_container(OmegaConf.create(tree, flags={"allow_objects": True}), resolve=True, enum_to_str=True)
+    plain = OmegaConf.to_container(OmegaConf.create(tree), resolve=True, enum_to_str=True)
     return {key: value for key, value in _walk("", plain) if not _under(key, left_out)}
 
 
@@ -47,7 +47,8 @@ def _under(key: str, nodes: set[str]) -> bool:
 
 def _walk(prefix: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
-        return [pair for key, below in value.items() for pair in _walk(f"{prefix}.{key}" if prefix else str(key), below)]
+        places = {f"{prefix}.{key}" if prefix else str(key): below for key, below in value.items()}
+        return [pair for place, below in places.items() for pair in _walk(place, below)]
     return [(prefix, value)]
 
 
@@ -56,8 +57,11 @@ def read_recipe(name: str, *, config: DictConfig, loader: ConfigLoader, fixed: S
     plain = [override for override in fixed if not override.lstrip("+").startswith("experiment=")]
     wanted = loader.load_sweep_config(config, [*plain, f"experiment={name}"])
     params = {key: _value(wanted, key) for key in space}
-    outside = [f"{key}={params[key]} is not {describe_one(dist)}" for key, dist in space.items()
-               if not contains(dist, params[key])]
+    outside = [
+        f"{key}={params[key]} is not {describe_one(dist)}"
+        for key, dist in space.items()
+        if not contains(dist, params[key])
+    ]
     if outside:
         return Recipe(name, misfit="; ".join(outside))
     reached = loader.load_sweep_config(config, [*fixed, *(as_override(key, value) for key, value in params.items())])

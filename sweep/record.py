@@ -30,18 +30,25 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
     place = study_folder(config.study)
     study = load_study(place)
     trial = live_trial(study, outcome.number)
+    # A base of another scale than FLUX's is the sandbox's, and what comes from it says so.
+    study.set_user_attr("sandbox", config.base.scale != 1)
     best = outcome.best
     known = study.get_trials(deepcopy=False)[outcome.number].constraints
-    for name, value in best.constraints.items():
-        if name not in known:
-            trial.set_constraint(name, value)
+    for constraint, value in best.constraints.items():
+        if constraint not in known:
+            trial.set_constraint(constraint, value)
     attributes = {
-        "captions": outcome.captions, "mix": outcome.mix, "lora": f"{folder.name}/{best.lora}",
-        "strength": best.strength, "step": best.step, "timings": outcome.timings,
-        "sheet": f"{folder.name}/{outcome.sheet}", "intervals": {k: list(v) for k, v in best.intervals.items()},
+        "captions": outcome.captions,
+        "mix": outcome.mix,
+        "lora": f"{folder.name}/{best.lora}",
+        "strength": best.strength,
+        "step": best.step,
+        "timings": outcome.timings,
+        "sheet": f"{folder.name}/{outcome.sheet}",
+        "intervals": {k: list(v) for k, v in best.intervals.items()},
     }
-    for key, value in attributes.items():
-        trial.set_user_attr(key, value)
+    for key, attribute in attributes.items():
+        trial.set_user_attr(key, attribute)
     _upload_sheet(study, trial, place, folder / outcome.sheet)
 
 

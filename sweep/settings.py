@@ -66,7 +66,7 @@ class EvalSettings:
         if not self.prompts:
             raise ValueError("`eval.prompts` must hold at least one prompt, it is empty")
         if not any(prompt.group == Group.unrelated for prompt in self.prompts):
-            raise ValueError("`eval.prompts` must hold a prompt of the group unrelated: the objectives are read on them")
+            raise ValueError("`eval.prompts` must hold prompts of the group unrelated: objectives are read on them")
         if not self.strengths or not all(0 < strength < float("inf") for strength in self.strengths):
             raise ValueError(f"`eval.strengths` must be finite numbers above 0, got {self.strengths}")
 

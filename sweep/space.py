@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -72,7 +72,7 @@ def distribution(override: Override) -> BaseDistribution:
     """
     key, sweep = override.get_key_element(), override.value()
     if override.is_choice_sweep():
-        choices = list(dict.fromkeys(_choice(value) for value in override.sweep_iterator()))
+        choices = list(dict.fromkeys(as_choice(value) for value in override.sweep_iterator()))
         if not choices:
             raise InputError(f"`{key}` has no choices: {override.input_line}")
         return CategoricalDistribution(choices)
@@ -83,7 +83,8 @@ def distribution(override: Override) -> BaseDistribution:
     raise InputError(f"`{key}` is not a search: write choice(…), range(…) or interval(…), got {override.input_line}")
 
 
-def _choice(value: Any) -> None | bool | int | float | str:
+def as_choice(value: Any) -> bool | int | float | str | None:
+    """A value as Optuna can hold it: numbers, truth values and null as they are, anything else as Hydra's text."""
     if value is None or isinstance(value, bool | int | float):
         return value
     # The text as Hydra would have to read it again: quotes and escapes kept.
@@ -116,7 +117,7 @@ def _interval(key: str, sweep: IntervalSweep) -> BaseDistribution:
 
 
 def suggest(trial: Trial, space: Space) -> dict[str, Any]:
-    """Draws every parameter; one that the trial has already keeps its value, so that an interrupted trial is repeated."""
+    """Draws every parameter; what the trial has already keeps its value, so that an interrupted trial is repeated."""
     drawn: dict[str, Any] = {}
     for key, dist in space.items():
         if isinstance(dist, CategoricalDistribution):
@@ -132,11 +133,6 @@ def as_override(key: str, value: Any) -> str:
     """`key=value` as Hydra reads it."""
     text = value if isinstance(value, str) else str(Override._get_value_element_as_str(value))
     return f"{key}={text}"
-
-
-def as_choice(value: Any) -> None | bool | int | float | str:
-    """A composed value in the form the distributions hold it: text where Optuna has no type for it."""
-    return _choice(QuotedString(value, None) if isinstance(value, QuotedString) else value)
 
 
 def contains(dist: BaseDistribution, value: Any) -> bool:

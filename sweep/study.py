@@ -31,9 +31,7 @@ def study_folder(settings: StudySettings) -> Path:
 
 def storage(folder: Path) -> optuna.storages.RDBStorage:
     """The study's database; a minute's patience with other readers, the dashboard for one."""
-    return optuna.storages.RDBStorage(
-        f"sqlite:///{folder / DATABASE}", engine_kwargs={"connect_args": {"timeout": 60}}
-    )
+    return optuna.storages.RDBStorage(f"sqlite:///{folder / DATABASE}", engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 def load_study(folder: Path, name: str | None = None) -> optuna.Study:

@@ -17,6 +17,7 @@ CANNOT_SAY = "These pictures come from the sandbox. What is best here is no prom
 
 def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Feasible ones by rectangle, then the infeasible by rectangle, then the rest by number."""
+
     def key(trial: FrozenTrial) -> tuple[bool, bool, float, int]:
         scored = trial.state == TrialState.COMPLETE
         return (not is_feasible(trial), not scored, -rectangle(trial.values) if scored else 0.0, trial.number)

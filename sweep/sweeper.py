@@ -40,7 +40,12 @@ class Driver:
     """Runs one study. Built by the plugin, from what Hydra gives a sweeper."""
 
     def __init__(
-        self, *, search: SearchSettings, study: StudySettings, config: DictConfig, context: HydraContext,
+        self,
+        *,
+        search: SearchSettings,
+        study: StudySettings,
+        config: DictConfig,
+        context: HydraContext,
         task: TaskFunction,
     ) -> None:
         self.search = search

@@ -36,8 +36,15 @@ def track(outcome: Outcome, config: Config, folder: Path) -> None:
             mode="online" if _logged_in() else "offline",
             config=without_machine(outcome.config),
             settings=wandb.Settings(
-                silent=True, console="off", x_disable_meta=True, x_disable_machine_info=True, disable_git=True,
-                disable_code=True, save_code=False, host="", program="stylesweep",
+                silent=True,
+                console="off",
+                x_disable_meta=True,
+                x_disable_machine_info=True,
+                disable_git=True,
+                disable_code=True,
+                save_code=False,
+                host="",
+                program="stylesweep",
             ),
         )
         _log(run, outcome, folder)
@@ -56,12 +63,16 @@ def _log(run: Any, outcome: Outcome, folder: Path) -> None:
     for step, loss in enumerate(outcome.losses, start=1):
         run.log({"loss": loss}, step=step)
     best = outcome.best
-    run.log({
-        "style": best.style, "composition": best.composition, "feasible": best.feasible,
-        **{f"constraint/{name}": value for name, value in best.constraints.items()},
-        **{f"seconds/{part}": value for part, value in outcome.timings.items()},
-        "contact_sheet": wandb.Image(str(folder / outcome.sheet)),
-    })
+    run.log(
+        {
+            "style": best.style,
+            "composition": best.composition,
+            "feasible": best.feasible,
+            **{f"constraint/{name}": value for name, value in best.constraints.items()},
+            **{f"seconds/{part}": value for part, value in outcome.timings.items()},
+            "contact_sheet": wandb.Image(str(folder / outcome.sheet)),
+        }
+    )
 
 
 def _run_id(config: Config, outcome: Outcome) -> str:

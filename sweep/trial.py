@@ -138,7 +138,13 @@ def _nouns(examples: Sequence[Example]) -> list[str]:
 
 
 def _compute(
-    config: Config, bench: Bench, folder: Path, clock: Clock, steps: StepProgress, identity: str, number: int | None,
+    config: Config,
+    bench: Bench,
+    folder: Path,
+    clock: Clock,
+    steps: StepProgress,
+    identity: str,
+    number: int | None,
     overrides: Sequence[str],
 ) -> Outcome:
     plan = _plan(config, bench, folder, steps)
@@ -153,7 +159,8 @@ def _compute(
     chosen = choose(candidates)
     best = candidates[chosen]
     rows = [("base, no LoRA", bench.base_images), (f"LoRA × {best.strength:g}", pictures[chosen])]
-    title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  style {best.style:.3f}  composition {best.composition:.3f}"
+    found = f"style {best.style:.3f}  composition {best.composition:.3f}"
+    title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  {found}"
     contact_sheet([prompt.text for prompt in config.eval.prompts], rows, title).save(folder / "contact_sheet.png")
     return Outcome(
         chosen=chosen,
@@ -191,8 +198,13 @@ def _trained(
     budget = config.train.budget.images_seen
     steps("train", 0, budget, "pictures seen")
     training = train(
-        base=bench.base, examples=bench.examples, captions=config.captions, mix=config.mix, settings=config.train,
-        folder=folder / "training" / identity[:8], cache=bench.cache,
+        base=bench.base,
+        examples=bench.examples,
+        captions=config.captions,
+        mix=config.mix,
+        settings=config.train,
+        folder=folder / "training" / identity[:8],
+        cache=bench.cache,
     )
     while True:
         began = time.perf_counter()
@@ -219,7 +231,12 @@ def _scored(config: Config, checkpoints: "Iterator[Checkpoint]") -> "Iterator[Ch
 
 
 def _candidate(
-    config: Config, bench: Bench, checkpoint: "Checkpoint", strength: float, folder: Path, clock: Clock,
+    config: Config,
+    bench: Bench,
+    checkpoint: "Checkpoint",
+    strength: float,
+    folder: Path,
+    clock: Clock,
     steps: StepProgress,
 ) -> "tuple[Candidate, list[Tensor]]":
     from trainer.sample import sample
@@ -247,9 +264,7 @@ def _candidate(
     return candidate, drawn
 
 
-def score_lora(
-    config: Config, lora: Path, out: Path, steps: StepProgress
-) -> "Iterator[tuple[float, Scores, Path]]":
+def score_lora(config: Config, lora: Path, out: Path, steps: StepProgress) -> "Iterator[tuple[float, Scores, Path]]":
     """Samples and scores a LoRA file at every strength; yields strength, scores and the contact sheet's file."""
     from trainer.sample import sample
 

@@ -7,7 +7,7 @@ used again. The base is left as it was found by whoever plugs a LoRA into it (`F
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,7 +35,7 @@ class _Kept:
         if self.thing is None or self.made_from != made_from:
             self.thing = None  # two bases at once would not fit a card
             self.thing, self.made_from = make(), made_from
-        return self.thing  # type: ignore[no-any-return]
+        return self.thing
 
 
 _BASE, _JUDGE = _Kept(), _Kept()
@@ -65,12 +65,15 @@ def warm_judge(
     from metrics.suite import Judge
 
     def make() -> Judge:
-        pictures = [_pictures(folder) for folder in (references, others, training)]
-        return Judge(settings, *pictures, training_nouns=training_nouns)
+        return Judge(
+            settings, _pictures(references), _pictures(others), _pictures(training), training_nouns=training_nouns
+        )
 
-    files = [[(str(e.path), e.path.stat().st_mtime_ns, e.path.stat().st_size) for e in folder]
-             for folder in (references, others, training)]
-    return _JUDGE.get(repr((replace(settings), files, tuple(training_nouns))), make)
+    files = [
+        [(str(e.path), e.path.stat().st_mtime_ns, e.path.stat().st_size) for e in folder]
+        for folder in (references, others, training)
+    ]
+    return _JUDGE.get(repr((settings, files, tuple(training_nouns))), make)
 
 
 def _pictures(examples: Sequence[Example]) -> list[Tensor]:

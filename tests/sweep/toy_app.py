@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sweep.settings import SearchSettings, StudySettings
-from sweep.study import live_trial, load_study, study_folder
+from sweep.study import live_trial, load_study
 
 
 @dataclass
@@ -35,11 +35,22 @@ class Toy:
     study: StudySettings = field(default_factory=lambda: StudySettings(name="toy", min_free_gb=0))
 
 
-ConfigStore.instance().store(name="toy", node={
-    "defaults": ["toy_schema", "_self_", {"override hydra/sweeper": "stylesweep"},
-                 {"override hydra/hydra_logging": "none"}, {"override hydra/job_logging": "none"}],
-    "hydra": {"sweep": {"dir": "${study.folder}/${study.name}", "subdir": "${hydra:job.num}"}, "output_subdir": None},
-})
+ConfigStore.instance().store(
+    name="toy",
+    node={
+        "defaults": [
+            "toy_schema",
+            "_self_",
+            {"override hydra/sweeper": "stylesweep"},
+            {"override hydra/hydra_logging": "none"},
+            {"override hydra/job_logging": "none"},
+        ],
+        "hydra": {
+            "sweep": {"dir": "${study.folder}/${study.name}", "subdir": "${hydra:job.num}"},
+            "output_subdir": None,
+        },
+    },
+)
 ConfigStore.instance().store(name="toy_schema", node=Toy)
 
 
