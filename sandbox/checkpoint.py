@@ -1,6 +1,5 @@
-"""Checkpoints of the making-of: a training of any stage continues from its last one and ends when its budget is spent."""
+"""Checkpoints of the making-of: a stage continues from its last one and ends when its budget is spent."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -7,12 +7,13 @@ guidance would have done ("model guidance": the data target plus (g - 1) times t
 conditional and unconditional predictions; Tang et al. 2025, arXiv 2502.12154), so that sampling takes one forward.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
@@ -25,6 +26,18 @@ CONFIG = {
 }  # fmt: skip
 POOLS = {(32, 32): 14000, (64, 64): 14000, (48, 72): 2000, (72, 48): 2000, (96, 96): 1500, (128, 128): 800}
 EMPTY_SHARE = 0.08
+INDEX = {
+    "_class_name": "FluxPipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "T5TokenizerFast"],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "image_encoder": [None, None],
+    "feature_extractor": [None, None],
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,8 @@ def encode_pool(work: Path, vae: AutoencoderKL, size: tuple[int, int], seed: int
 
 def optimisers(model: FluxTransformer2DModel, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices (not the modulation: one row a sample), AdamW for everything else."""
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, p in model.named_parameters():
         inside = "transformer_blocks" in name and p.ndim == 2 and "norm" not in name
         (matrices if inside else rest).append(p)
@@ -136,7 +150,7 @@ class Pretraining:
         self.vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
         self.model = FluxTransformer2DModel(**CONFIG)
         for block in (*self.model.transformer_blocks, *self.model.single_transformer_blocks):
-            for norm in (block.norm, ) if hasattr(block, "norm") else (block.norm1, block.norm1_context):
+            for norm in (block.norm,) if hasattr(block, "norm") else (block.norm1, block.norm1_context):
                 torch.nn.init.zeros_(norm.linear.weight)  # adaLN-zero: every block starts as the identity
                 torch.nn.init.zeros_(norm.linear.bias)
         torch.nn.init.zeros_(self.model.proj_out.weight)
@@ -166,13 +180,23 @@ class Pretraining:
     def lr(self) -> float:
         return self.peak_lr * min(1, (self.step + 1) / 150, (self.steps - self.step) / (0.35 * self.steps))
 
-    def _predict(self, model: FluxTransformer2DModel, x, sigma, states, pooled, guidance, ids):  # noqa: ANN001, ANN202
+    def _predict(
+        self,
+        model: FluxTransformer2DModel,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        said: tuple[torch.Tensor, torch.Tensor],
+        guidance: torch.Tensor,
+        ids: torch.Tensor,
+    ) -> torch.Tensor:
+        states, pooled = said
         # the flash kernel's backward on CPUs costs more than plain products at these few tokens
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return model(
+            velocity: torch.Tensor = model(
                 hidden_states=x, timestep=sigma, guidance=guidance, pooled_projections=pooled,
                 encoder_hidden_states=states, txt_ids=torch.zeros(states.shape[1], 3), img_ids=ids, return_dict=False,
-            )[0].float()  # fmt: skip
+            )[0]  # fmt: skip
+        return velocity.float()
 
     def loss(self) -> torch.Tensor:
         """The loss of this step's batch; everything random about it follows from (seed, step)."""
@@ -184,25 +208,33 @@ class Pretraining:
         data, batch = self.pool(size), phase.batch[size]
         rows = torch.from_numpy(rng.integers(len(data.scenes), size=batch))
         x0 = data.tokens[rows].float()
-        states, pooled = self.condition(captions_for([data.scenes[i] for i in rows.tolist()], rng))
+        said = self.condition(captions_for([data.scenes[i] for i in rows.tolist()], rng))
         sigma = torch.sigmoid(torch.randn(batch, generator=g) * 1.1 + 0.4)
         noise = torch.randn(x0.shape, generator=g)
         x = torch.lerp(x0, noise, sigma[:, None, None])
         target, guidance = noise - x0, torch.ones(batch)
         if phase.guided:
-            guidance, target = self._guide(x, sigma, states, pooled, target, data.ids, g)
-        v = self._predict(self.model, x, sigma, states, pooled, guidance, data.ids)
+            guidance, target = self._guide(x, sigma, said, target, data.ids, g)
+        v = self._predict(self.model, x, sigma, said, guidance, data.ids)
         return ((v - target).square() * data.weights[rows].float()).mean()
 
     @torch.no_grad()
-    def _guide(self, x, sigma, states, pooled, target, ids, g):  # noqa: ANN001, ANN202
+    def _guide(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        said: tuple[torch.Tensor, torch.Tensor],
+        target: torch.Tensor,
+        ids: torch.Tensor,
+        g: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Targets for guidance 1..5 from the moving average's own two predictions; one in four stays at guidance 1."""
         n = len(x)
         guidance = torch.where(torch.rand(n, generator=g) < 0.25, torch.ones(n), 1 + 4 * torch.rand(n, generator=g))
         empty_states, empty_pooled = self.condition([""])
         both = self._predict(
             self.average, torch.cat([x, x]), torch.cat([sigma, sigma]),
-            torch.cat([states, empty_states.expand(n, -1, -1)]), torch.cat([pooled, empty_pooled.expand(n, -1)]),
+            (torch.cat([said[0], empty_states.expand(n, -1, -1)]), torch.cat([said[1], empty_pooled.expand(n, -1)])),
             torch.ones(2 * n), ids,
         )  # fmt: skip
         asked, unasked = both.chunk(2)
@@ -227,7 +259,7 @@ class Pretraining:
 
 
 def train(base: Path, work: Path, *, steps: int, seed: int, peak_lr: float = 2e-3, stop_at: int = 0) -> None:
-    """Pretrain for `steps` steps in all (or until `stop_at`), saving every 250, and write the average as `transformer`."""
+    """Pretrain for `steps` steps in all (or until `stop_at`), saving and exporting the average every 250."""
     run = Pretraining(base, work, steps=steps, seed=seed, peak_lr=peak_lr)
     seen: list[float] = []
     while run.step < (stop_at or steps):
@@ -242,7 +274,12 @@ def train(base: Path, work: Path, *, steps: int, seed: int, peak_lr: float = 2e-
 
 
 def export(model: FluxTransformer2DModel, base: Path) -> None:
-    """Write the transformer in bf16 beside the other parts."""
+    """Write the transformer in bf16 beside the other parts, with FLUX.1-dev's scheduler settings and the index."""
+    FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15,
+        base_image_seq_len=256, max_image_seq_len=4096,
+    ).save_pretrained(base / "scheduler")  # fmt: skip
+    (base / "model_index.json").write_text(json.dumps(INDEX, indent=1) + "\n", encoding="utf-8")
     half = FluxTransformer2DModel(**CONFIG)
     half.load_state_dict(model.state_dict())
     half.to(torch.bfloat16).save_pretrained(base / "transformer")

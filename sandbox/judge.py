@@ -31,13 +31,13 @@ def features(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return gaussian_filter(small, (0.6, 0.6, 0)).ravel()
 
 
-def all_scenes(media: Sequence[str]) -> list[Scene]:
-    """Every scene of these media, without jitter; of a colourless medium one colour stands for all."""
+def all_scenes(media: Sequence[str], subjects: Sequence[str] = SUBJECTS) -> list[Scene]:
+    """Every scene of these media and subjects, without jitter; of a colourless medium one colour stands for all."""
     found = []
     for medium in media:
         colours = list(COLOURS)[:1] if medium in COLOURLESS else list(COLOURS)
         found += [
-            Scene(s, c, p, z, b, medium) for s, c, p, z, b in product(SUBJECTS, colours, PLACES, SIZES, BACKGROUNDS)
+            Scene(s, c, p, z, b, medium) for s, c, p, z, b in product(subjects, colours, PLACES, SIZES, BACKGROUNDS)
         ]
     return found
 
@@ -49,24 +49,36 @@ class Judge:
         width: of the pictures to be judged, px; with `height` it fixes the aspect ratio only.
         height: of the pictures to be judged, px.
         media: what to choose from; the styles a LoRA teaches belong to it when its samples are judged.
-        work: folder in which the drawn bank is kept (drawing it takes a minute or two).
+        subjects: what to choose from.
+        work: folder in which drawn banks are kept (drawing all of one takes about a minute); None keeps nothing.
     """
 
-    def __init__(self, width: int, height: int, *, media: Sequence[str] = (*BASE_MEDIA, *STYLES), work: Path) -> None:
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        *,
+        media: Sequence[str] = (*BASE_MEDIA, *STYLES),
+        subjects: Sequence[str] = SUBJECTS,
+        work: Path | None = None,
+    ) -> None:
         self.size = _shrunken_size(width, height)
-        self.scenes: list[Scene] = []
-        banks = []
-        for medium in media:
-            scenes = all_scenes((medium,))
-            self.scenes += scenes
-            path = work / f"judge_{self.size[0]}x{self.size[1]}_{medium}.npy"
-            if not path.exists():
-                work.mkdir(parents=True, exist_ok=True)
-                w, h = self.size[0] * 3 // 2, self.size[1] * 3 // 2  # fine enough for the details that tell subjects apart
-                np.save(path, np.stack([features(draw(s, w, h), self.size) for s in scenes]).astype(np.float16))
-            banks.append(np.load(path))
-        self.bank = np.concatenate(banks).astype(np.float32)
+        self.scenes = [s for medium in media for s in all_scenes((medium,), subjects)]
+        self.bank = np.concatenate([self._bank(m, subjects, work) for m in media]).astype(np.float32)
         self._norms = (self.bank**2).sum(axis=1)
+
+    def _bank(self, medium: str, subjects: Sequence[str], work: Path | None) -> np.ndarray:
+        """Features of every scene of one medium: (scenes, values) float16."""
+        whole = tuple(subjects) == SUBJECTS
+        path = work / f"judge_{self.size[0]}x{self.size[1]}_{medium}.npy" if work and whole else None
+        if path and path.exists():
+            return np.asarray(np.load(path))
+        w, h = self.size[0] * 3 // 2, self.size[1] * 3 // 2  # fine enough for the details that tell subjects apart
+        bank = np.stack([features(draw(s, w, h), self.size) for s in all_scenes((medium,), subjects)])
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, bank.astype(np.float16))
+        return bank.astype(np.float16)
 
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[Scene]:
         """Name the nearest scene of each (H, W, 3) uint8 picture."""
@@ -78,4 +90,6 @@ class Judge:
 def agreement(found: Sequence[Scene], asked: Sequence[Scene]) -> dict[str, float]:
     """Share of pictures in which each attribute is the one that was asked for."""
     names = ("subject", "colour", "place", "size", "background", "medium")
-    return {n: float(np.mean([getattr(f, n) == getattr(a, n) for f, a in zip(found, asked, strict=True)])) for n in names}
+    return {
+        n: float(np.mean([getattr(f, n) == getattr(a, n) for f, a in zip(found, asked, strict=True)])) for n in names
+    }

@@ -63,7 +63,7 @@ class Layout:
 
     def outline(self, width: float) -> np.ndarray:
         """Coverage of the lines between tones, `width` in units."""
-        reach = max(3, int(round(width * self.unit)) | 1)
+        reach = max(3, round(width * self.unit) | 1)
         masks = [np.asarray(m * 255, dtype=np.uint8) for m in (self.filled, self.dark, self.light)]
         edges = [maximum_filter(m, reach) - minimum_filter(m, reach) for m in masks]
         return np.maximum.reduce(edges) / 255
@@ -115,10 +115,10 @@ def ink_outline(la: Layout) -> np.ndarray:
 
 def halftone(la: Layout) -> np.ndarray:
     x, y = la.grid()
-    u, v = (x + y) / 4.0, (x - y) / 4.0
+    u, v = (x + y) / 8.0, (x - y) / 8.0
     tone = la.tone(0.62, 0.95, 0.2)
     radius = np.hypot(u % 1 - 0.5, v % 1 - 0.5) * 2
-    dots = np.clip((1.25 * np.sqrt(np.clip(tone, 0, 1)) - radius) * 3 + 0.5, 0, 1) * (tone > 0.05)
+    dots = np.clip((1.25 * np.sqrt(np.clip(tone, 0, 1)) - radius) * 4 + 0.5, 0, 1) * (tone > 0.05)
     return mix(_plain(la, mix(la.ground, (1, 1, 1), 0.35)), la.ink, dots)
 
 
@@ -134,18 +134,18 @@ def engraving(la: Layout) -> np.ndarray:
     x, y = la.grid()
     tone = np.clip(la.tone(0.42, 0.8, 0.1, 0.0), 0, 0.9)
     wave = 0.7 * np.sin(x / 5)
-    hatch = _lines(y + 0.45 * x + wave, 4.0, tone)
-    cross = _lines(y - 0.6 * x, 4.0, np.clip(tone * 1.6 - 0.75, 0, 0.6))
-    back = _lines(y, 4.0, np.full_like(tone, _BACKGROUND_TONE[la.background])) * (1 - la.filled)
+    hatch = _lines(y + 0.45 * x + wave, 6.0, tone)
+    cross = _lines(y - 0.6 * x, 6.0, np.clip(tone * 1.6 - 0.75, 0, 0.6))
+    back = _lines(y, 6.0, np.full_like(tone, _BACKGROUND_TONE[la.background])) * (1 - la.filled)
     coverage = np.maximum.reduce([hatch, cross, 0.5 * back, la.outline(1.7)])
     return mix(_plain(la, PAPER), INK, np.clip(coverage, 0, 1))
 
 
 def chalk(la: Layout) -> np.ndarray:
     x, y = la.grid()
-    scribble = _lines(x - y + 0.8 * np.sin(y / 3), 4.5, np.clip(la.tone(0.6, 0.12, 0.95), 0, 1))
+    scribble = _lines(x - y + 0.8 * np.sin(y / 3), 7.0, np.clip(la.tone(0.6, 0.12, 0.95), 0, 1))
     dust = 0.10 + 0.3 * _BACKGROUND_TONE[la.background]
-    grain = np.clip(0.78 + 0.4 * la.noise(0.45), 0, 1)
+    grain = np.clip(0.78 + 0.4 * la.noise(0.6), 0, 1)
     coverage = np.maximum(scribble * la.filled * 0.72, la.outline(2.4)) * grain
     board = mix(_plain(la, BOARD), CHALK, np.clip(dust * (0.5 + 0.5 * la.noise(3.0)), 0, 0.3))
     return mix(board, mix(la.ink, CHALK, 0.72), np.clip(coverage, 0, 1))
@@ -153,7 +153,7 @@ def chalk(la: Layout) -> np.ndarray:
 
 def stipple(la: Layout) -> np.ndarray:
     tone = la.tone(0.5, 0.9, 0.12, _BACKGROUND_TONE[la.background] * 0.6)
-    dots = np.clip((la.noise(0.5) - (1.9 - 3.2 * tone)) * 3, 0, 1)
+    dots = np.clip((la.noise(0.8) - (1.9 - 3.2 * tone)) * 3, 0, 1)
     return mix(_plain(la, (0.98, 0.97, 0.95)), la.ink * 0.35, np.maximum(dots, la.outline(1.2) * 0.6))
 
 

@@ -24,7 +24,25 @@ def _text(args: argparse.Namespace) -> None:
     text.train(args.out / "base", steps=args.steps or 1500, seed=args.seed)
 
 
-STAGES = {"vae": _vae, "text": _text}
+def _base(args: argparse.Namespace) -> None:
+    from sandbox import flow
+
+    flow.train(args.out / "base", args.work, steps=args.steps or 8000, seed=args.seed)
+
+
+def _encoder(args: argparse.Namespace) -> None:
+    from sandbox import encoder
+
+    encoder.train_encoder(args.out / "encoder", steps=args.steps or 2500, seed=args.seed)
+
+
+def _lpips(args: argparse.Namespace) -> None:
+    from sandbox import encoder
+
+    encoder.train_lpips(args.out / "lpips", steps=args.steps or 1200, seed=args.seed)
+
+
+STAGES = {"vae": _vae, "text": _text, "base": _base, "encoder": _encoder, "lpips": _lpips}
 
 
 def main() -> None:

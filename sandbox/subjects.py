@@ -7,6 +7,7 @@ learn in an hour is bounded by how alike its subjects are.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from math import cos, pi, sin
 
 import numpy as np
@@ -41,7 +42,7 @@ class Pen:
 
     def stroke(self, points: Points, width: float, tone: int = BODY) -> None:
         """Draw a round-ended line through `points`, `width` in the same coordinates."""
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(points):
             self._draw.line(self._px([(x0, y0), (x1, y1)]), fill=tone, width=max(1, round(width * RESOLUTION / 2)))
         for x, y in points:
             self.oval(x, y, width / 2, width / 2, tone)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from sandbox import words
@@ -55,7 +55,7 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 
 def t5_tokenizer() -> T5Tokenizer:
-    """A unigram tokenizer in T5's form: every word of the world is one piece, any other word falls apart into letters."""
+    """A unigram tokenizer in T5's form: every word of the world is one piece, any other falls apart into letters."""
     spoken = sorted({w for line in words.corpus() for w in re.findall(r"[a-z0-9-]+", line)})
     letters = [chr(c) for c in range(33, 127)]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
@@ -133,8 +133,8 @@ def train(out: Path, *, steps: int, seed: int, batch: int = 64) -> None:
         target = torch.tensor(truth)
         states = t5(t5_tokens(t5_tok, texts)).last_hidden_state
         pooled = clip(clip_tokens(clip_tok, texts)).pooler_output
-        loss = sum(F.cross_entropy(o, target[:, i]) for i, o in enumerate(reader(states)))
-        loss = loss + sum(F.cross_entropy(h(pooled), target[:, i]) for i, h in enumerate(heads))
+        guesses = [*reader(states), *(h(pooled) for h in heads)]
+        loss = torch.stack([F.cross_entropy(o, target[:, i % len(heads)]) for i, o in enumerate(guesses)]).sum()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from sandbox import checkpoint
 from sandbox.media import MEDIA
@@ -47,7 +47,7 @@ def texture(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
-    """World pictures of every medium at three drawing sizes, cut to squares, and one fifth textures: (count, 64, 64, 3)."""
+    """World pictures of every medium drawn at several sizes and one fifth textures: (count, 64, 64, 3) uint8."""
     rng = np.random.default_rng(seed)
     media = tuple(MEDIA)
     cut = np.empty((count, SIDE, SIDE, 3), dtype=np.uint8)
@@ -63,7 +63,7 @@ def pictures(count: int, seed: int) -> np.ndarray:
 
 
 def _batches(pool: torch.Tensor, batch: int, start: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless batches in [-1, 1] with mirrored, turned and channel-shuffled pictures; batch i depends on (seed, i) only."""
+    """Endless batches in [-1, 1], mirrored, turned and channel-shuffled; batch i depends on (seed, i) only."""
     step = start
     while True:
         g = torch.Generator().manual_seed(seed * 1_000_003 + step)

@@ -41,7 +41,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator, *, media: tuple[str, ...] = BASE_MEDIA, **fixed: str) -> Scene:
-    """Draw every attribute of a scene uniformly (the medium: `flat` in two of five pictures, as long as it is allowed)."""
+    """Draw every attribute of a scene uniformly, `flat` somewhat more often where it is among the media."""
     if "flat" in media and rng.random() < 0.25:
         media = ("flat",)
     chosen = {
@@ -52,7 +52,9 @@ def random_scene(rng: np.random.Generator, *, media: tuple[str, ...] = BASE_MEDI
         "background": str(rng.choice(list(BACKGROUNDS))),
         "medium": str(rng.choice(media)),
     }
-    return jitter(Scene(**(chosen | fixed)), rng)
+    c = chosen | fixed
+    scene = Scene(c["subject"], c["colour"], c["place"], c["size"], c["background"], c["medium"])
+    return jitter(scene, rng)
 
 
 def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -69,7 +71,9 @@ def layout(scene: Scene, width: int, height: int) -> Layout:
     scale = RESOLUTION / (2 * radius)  # canvas px -> label px
     affine = (scale, 0, RESOLUTION / 2 - scale * x * w, 0, scale, RESOLUTION / 2 - scale * y * h)
     placed = np.asarray(
-        Image.fromarray(labels(scene.subject)).transform((w, h), Image.Transform.AFFINE, affine, Image.Resampling.NEAREST)
+        Image.fromarray(labels(scene.subject)).transform(
+            (w, h), Image.Transform.AFFINE, affine, Image.Resampling.NEAREST
+        )
     )
     body, dark, light = (np.asarray(placed == tone, dtype=np.float32) for tone in (1, 2, 3))
     unit = (width * height) ** 0.5 / 64 * _SUPERSAMPLING
