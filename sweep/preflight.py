@@ -120,8 +120,8 @@ def _prompts(config: Config) -> Iterator[str]:
     texts = {prompt.text for prompt in config.eval.prompts if prompt.group == Group.unrelated}
     if len(texts) < 2:
         yield (
-            "`eval.prompts` must hold at least two different prompts of the group unrelated: composition is read between"
-            " them"
+            "`eval.prompts` must hold at least two different prompts of the group unrelated:"
+            " composition is read between them"
         )
 
 

@@ -1,0 +1,139 @@
+"""The sweeper in real Hydra with a toy objective: what goes wrong in a trial stays in that trial, and nothing is lost."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import ROOT, TOY, Run, environment
+from optuna.trial import FrozenTrial, TrialState
+
+from sweep.study import load_study
+
+
+def trials(folder: Path) -> list[FrozenTrial]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return load_study(folder / "multirun" / "toy").get_trials()
+
+
+def params(folder: Path) -> list[dict[str, object]]:
+    return [trial.params for trial in trials(folder)]
+
+
+def test_a_sweep_runs_its_trials_in_folders_named_by_number(toy: Run, tmp_path: Path) -> None:
+    ran = toy("search.n_trials=4")
+    assert ran.code == 0, ran.text
+    assert sorted(f.name for f in (tmp_path / "multirun" / "toy").iterdir() if f.is_dir()) == [
+        "0000",
+        "0001",
+        "0002",
+        "0003",
+    ]
+    assert all(trial.state == TrialState.COMPLETE for trial in trials(tmp_path))
+    assert all("n is small" in trial.constraints for trial in trials(tmp_path))
+    assert "trial 4 of 4" in ran.out and "best so far" in ran.out and "Pareto front" in ran.out
+    assert max(len(line) for line in ran.out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [("raise", "RuntimeError: the toy broke"), ("nan", "style is nan"), ("exit", "the job called sys.exit(3)")],
+)
+def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(
+    behave: str, reason: str, toy: Run, tmp_path: Path
+) -> None:
+    ran = toy(f"behave={behave}", "search.n_trials=4")
+    assert ran.code == 0, ran.text
+    states = [trial.state for trial in trials(tmp_path)]
+    assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert trials(tmp_path)[2].user_attrs["reason"] == reason
+    assert reason in " ".join(ran.out.split())
+    if behave == "raise":
+        trace = (tmp_path / "multirun" / "toy" / "0002" / "traceback.txt").read_text()
+        assert "_misbehave" in trace and "the toy broke" in trace
+
+
+def test_a_killed_sweep_continues_and_suggests_what_it_would_have_suggested(toy: Run, tmp_path: Path) -> None:
+    whole = toy("study.folder=whole/multirun")
+    assert whole.code == 0, whole.text
+    killed = toy("behave=kill")
+    assert killed.code == -signal.SIGKILL
+    assert [trial.state for trial in trials(tmp_path)][-1] == TrialState.RUNNING
+    again = toy("behave=kill")
+    assert again.code == 0, again.text
+    assert params(tmp_path) == params(tmp_path / "whole")
+    assert [t.values for t in trials(tmp_path)] == [t.values for t in trials(tmp_path / "whole")]
+    runs = [(tmp_path / "multirun" / "toy" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(6)]
+    assert runs == [1, 1, 2, 1, 1, 1], "only the trial that was interrupted runs twice, in its own folder"
+
+
+def test_more_trials_are_added_to_a_finished_study_and_none_is_run_again(toy: Run, tmp_path: Path) -> None:
+    assert toy("search.n_trials=2").code == 0
+    again = toy("search.n_trials=2")
+    assert "2 done, 0 to run" in again.out
+    more = toy("search.n_trials=3")
+    assert "2 done, 1 to run" in more.out
+    assert len(trials(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe"])
+def test_the_same_seed_gives_the_same_suggestions(sampler: str, toy: Run, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        assert toy(f"search.sampler={sampler}", "search.startup=2", f"study.folder={place}/multirun").code == 0
+    assert params(tmp_path / "one") == params(tmp_path / "two")
+    assert len({str(p) for p in params(tmp_path / "one")}) > 1
+
+
+def test_a_changed_space_is_refused_and_the_study_is_left_as_it_was(toy: Run, tmp_path: Path) -> None:
+    assert toy("search.n_trials=2").code == 0
+    before = params(tmp_path)
+    changed = toy("search.n_trials=4", "x=interval(0,2)")
+    assert changed.code != 0
+    assert "x: 0.0 to 1.0" in changed.err and "x: 0.0 to 2.0" in changed.err and "study.name=toy_2" in changed.err
+    assert params(tmp_path) == before
+
+
+def test_changed_settings_outside_the_space_are_refused_by_name(toy: Run, tmp_path: Path) -> None:
+    assert toy("search.n_trials=2").code == 0
+    changed = toy("search.n_trials=4", "colour=blue")
+    assert changed.code != 0
+    assert "colour: was red, is now blue" in changed.err
+    assert len(trials(tmp_path)) == 2
+
+
+def test_an_unknown_choice_is_refused_before_the_first_trial(toy: Run, tmp_path: Path) -> None:
+    ran = toy("n=choice(1,many)")
+    assert ran.code != 0
+    assert "many" in ran.err
+    assert not (tmp_path / "multirun" / "toy" / "0000").exists()
+
+
+def test_ctrl_c_leaves_the_trial_to_the_next_run_and_two_drivers_never_meet(toy: Run, tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, str(TOY), "-m", "behave=wait"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    waiting = tmp_path / "multirun" / "toy" / "0002" / "seen"
+    deadline = time.monotonic() + 60
+    while not waiting.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = toy("behave=wait")
+    assert second.code != 0 and f"being run by another process (id {driver.pid})" in second.err
+    driver.send_signal(signal.SIGINT)
+    driver.communicate(timeout=30)
+    assert driver.returncode != 0
+    last = toy("behave=wait")
+    assert last.code == 0, last.text
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE] * 6
+
+
+def test_the_plugin_is_found_from_the_checkout() -> None:
+    assert (ROOT / "hydra_plugins" / "stylesweep_sweeper" / "__init__.py").is_file()
+    assert not (ROOT / "hydra_plugins" / "__init__.py").exists(), "it would hide other plugins of the namespace"
