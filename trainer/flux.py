@@ -17,6 +17,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
+from trainer.attention import CpuAttention
 from trainer.base import BaseError, component_ids
 from trainer.cache import content_key
 from trainer.flow import picture_ids
@@ -187,6 +188,8 @@ def open_flux(folder: Path, settings: BaseSettings) -> FluxBase:
         module.requires_grad_(False).eval()
         if name == "transformer" or not settings.offload:
             module.to(device)
+    if device.type == "cpu":
+        pipeline.transformer.set_attn_processor(CpuAttention())
     return FluxBase(pipeline, settings, component_ids(folder), device)
 
 

@@ -211,7 +211,7 @@ class _Trainee:
         return caption(self.job.examples[index], self.job.captions, epoch=epoch, seed=self.job.settings.seed)
 
 
-def _adamw(weights: list[Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
+def _adamw(weights: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
     low, high = settings.betas
     return torch.optim.AdamW(
         weights, lr=settings.learning_rate, betas=(low, high), weight_decay=settings.weight_decay, fused=True
