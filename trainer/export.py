@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -43,6 +43,9 @@ _BLOCKS = {
 _MLP_RATIO = 4  # of FLUX's single blocks: linear1 has 3 + 4 times the width as rows
 
 
+Layers = dict[str, tuple[Tensor, Tensor]]  # diffusers' layer name -> down (r, in) and up (out, r), scale baked in
+
+
 def to_kohya(path: str | Path, out: str | Path) -> Path:
     """Write a PEFT-layout LoRA in kohya's layout, for ComfyUI, Forge and kohya's scripts.
 
@@ -65,6 +68,15 @@ def to_kohya(path: str | Path, out: str | Path) -> Path:
     return _write(Path(out), weights, metadata)
 
 
+def read_lora(path: str | Path) -> Layers:
+    """The layers of a LoRA file of either layout, with alpha / rank baked in.
+
+    Raises:
+        ValueError: the file is no LoRA of a Flux transformer in one of the two layouts.
+    """
+    return (_read_kohya if _is_kohya(Path(path)) else _read_peft)(Path(path))[0]
+
+
 def to_peft(path: str | Path, out: str | Path) -> Path:
     """Write a LoRA of either layout in the PEFT layout with alpha = rank, which every tool reads alike.
 
@@ -79,21 +91,24 @@ def to_peft(path: str | Path, out: str | Path) -> Path:
     return _write(Path(out), weights, metadata)
 
 
-Layers = dict[str, tuple[Tensor, Tensor]]  # diffusers' layer name -> down (r, in) and up (out, r), scale baked in
-
-
 def _is_kohya(path: Path) -> bool:
-    with safe_open(path, framework="pt") as file:
-        return any(key.startswith("lora_unet_") for key in file.keys())  # noqa: SIM118 safe_open is no mapping
+    return any(key.startswith("lora_unet_") for key in _open(path)[0])
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights and metadata of a safetensors file."""
+    if not path.is_file():
+        raise ValueError(f"no such LoRA file: {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            # safe_open is no mapping
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _read_peft(path: Path) -> tuple[Layers, dict[str, str]]:
-    weights, metadata = _read(path)
+    weights, metadata = _open(path)
     config = json.loads(metadata.pop("lora_adapter_metadata", "{}"))
     layers: Layers = {}
     for key, down in weights.items():
@@ -107,7 +122,7 @@ def _read_peft(path: Path) -> tuple[Layers, dict[str, str]]:
 
 
 def _read_kohya(path: Path) -> tuple[Layers, dict[str, str]]:
-    weights, metadata = _read(path)
+    weights, metadata = _open(path)
     layers: Layers = {}
     for key, down in weights.items():
         if not key.endswith(".lora_down.weight"):

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.cache import TensorCache, content_key
+from trainer.export import read_lora
 from trainer.flow import pack, unpack
 from trainer.flux import FluxBase
+from trainer.lora import LoraLinear, plugged_in
 from trainer.settings import Prompt, SampleSettings
-
-_ADAPTER = "sampled"
 
 
 def sample(
@@ -35,7 +35,7 @@ def sample(
     """Draw a picture for each prompt.
 
     Args:
-        lora: a LoRA file in any layout that diffusers reads; None, or strength 0: the base.
+        lora: a LoRA file in the PEFT layout or kohya's; None, or strength 0: the base.
         strength: scale the LoRA is applied with.
 
     Returns:
@@ -123,14 +123,21 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
     if lora is None or strength == 0:
         yield
         return
-    lora = Path(lora)
-    try:
-        base.pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name=_ADAPTER)
-        base.pipeline.set_adapters(_ADAPTER, strength)
-        for name, weight in base.transformer.named_parameters():
-            if ".lora_" in name:
-                weight.data = weight.data.float()  # as in training, whatever the base's dtype
+    layers = {}
+    for name, (down, up) in read_lora(lora).items():
+        linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
+        layers[name] = LoraLinear(linear, down.float().to(base.device), up.float().to(base.device), strength)
+    with plugged_in(base.transformer, layers):
         yield
-    finally:
-        base.pipeline.unload_lora_weights()
-        base.transformer.requires_grad_(False)
+
+
+def _linear(base: FluxBase, name: str, shape: tuple[int, int], lora: Path) -> nn.Module:
+    """The layer of the base that a LoRA's layer of shape (out, in) belongs to."""
+    try:
+        linear = base.transformer.get_submodule(name)
+    except AttributeError as error:
+        raise ValueError(f"{lora} does not fit this base, which has no layer {name}") from error
+    found = linear.out_features, linear.in_features
+    if found != shape:
+        raise ValueError(f"{lora} does not fit this base: {name} is {found[0]}x{found[1]}, not {shape[0]}x{shape[1]}")
+    return linear

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from trainer.flux import FluxBase
 from trainer.lora import Lora
@@ -115,6 +116,15 @@ def test_a_file_that_is_no_lora_is_refused_and_leaves_nothing(
     base: FluxBase, tmp_path: Path, weights_of: Callable[[], dict[str, object]]
 ) -> None:
     before = weights_of()
-    with pytest.raises((ValueError, OSError)):
+    with pytest.raises(ValueError, match="no such LoRA file"):
         sample(base, PROMPTS[:1], SETTINGS, lora=tmp_path / "missing.safetensors")
+    (tmp_path / "text.safetensors").write_text("no safetensors")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        sample(base, PROMPTS[:1], SETTINGS, lora=tmp_path / "text.safetensors")
+    name = "transformer.transformer_blocks.0.attn.to_q"
+    for layer, message in ((name, "to_q is 32x32, not 5x4"), (f"{name}.x", "no layer")):
+        weights = {f"{layer}.lora_A.weight": torch.ones(1, 4), f"{layer}.lora_B.weight": torch.ones(5, 1)}
+        save_file(weights, tmp_path / "other.safetensors")
+        with pytest.raises(ValueError, match=f"does not fit this base.*{message}"):
+            sample(base, PROMPTS[:1], SETTINGS, lora=tmp_path / "other.safetensors")
     assert weights_of() == before
