@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metrics.adherence import adherence_change
-from metrics.composition import composition, distance_matrix, floor_distances, null_distance
+from metrics.composition import composition, distance_matrix, floor_distance, floor_distances, null_distance
 from metrics.diversity import diversity_ratio
 from metrics.encoder import Encoder
 from metrics.features import Features, StyleEncoder, column
@@ -88,7 +88,7 @@ def read_composition(pairs: Pairs, floors: dict[str, list[float]]) -> Reading:
     for image, features in zip(pairs.base_images, pairs.known, strict=True):
         if features.key not in floors:
             floors[features.key] = floor_distances(image)
-    floor = float(np.median([floors[pairs.known[i].key] for i in pairs.chosen]))
+    floor = floor_distance([floors[pairs.known[i].key] for i in pairs.chosen])
     matrix = distance_matrix(pairs.base_images, pairs.samples)
     null = null_distance(matrix[np.ix_(pairs.chosen, pairs.chosen)], [pairs.texts[i] for i in pairs.chosen])
     kept = composition(matrix.diagonal(), null=null, floor=floor)

@@ -11,7 +11,7 @@ from scenes import Medium, draw, pictures, scene
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from metrics.composition import composition, distance_matrix, floor_distances, null_distance
+from metrics.composition import composition, distance_matrix, floor_distance, floor_distances, null_distance
 from metrics.images import ScoreError, gaussian_blur
 from metrics.perceptual import Lpips, lpips_distances
 from metrics.structure import canonical_size, distances, layout
@@ -23,14 +23,14 @@ TEXTS = [str(seed) for seed in SEEDS]
 def kept(base: list[Tensor], samples: list[Tensor]) -> np.ndarray:
     """Composition per picture, read between the floor and null of these very sets."""
     matrix = distance_matrix(base, samples)
-    floor = float(np.median([floor_distances(image) for image in base]))
+    floor = floor_distance([floor_distances(image) for image in base])
     return composition(matrix.diagonal(), null=null_distance(matrix, TEXTS[: len(base)]), floor=floor)
 
 
-def rank(drawn: dict[Medium, torch.Tensor], medium: Medium) -> float:
+def rank(drawn: dict[tuple[Medium, Medium], np.ndarray], medium: Medium) -> float:
     """V5: how often the same layout in another medium is nearer than another layout in the same medium."""
     wins = []
-    count = len(SEEDS)
+    count = len(drawn[medium, medium])
     apart = ~np.eye(count, dtype=bool)
     for other in Medium:
         if other is not medium:
@@ -148,5 +148,5 @@ def negative_control(name: str, lpips_file: Path):
 def test_negative_controls_fail_the_rank_test(name, sheets, lpips_file):
     """If one of these passed, the scenes would be too easy to prove anything."""
     distance = negative_control(name, lpips_file)
-    found = {(a, b): distance(sheets[a], sheets[b]) for a in Medium for b in Medium}
+    found = {(a, b): distance(sheets[a][:10], sheets[b][:10]) for a in Medium for b in Medium}
     assert np.mean([rank(found, medium) for medium in Medium]) < 0.7

@@ -24,9 +24,10 @@ def test_squared_distances_of_vectors_are_what_lpips_computes(lpips_file):
     )
 
 
-def test_equal_pictures_are_exactly_nothing_apart(lpips_file):
+def test_equal_pictures_are_nothing_apart(lpips_file):
     vectors = Lpips(str(lpips_file)).vectors(pictures("chalk", range(3), 80))
-    assert (lpips_distances(vectors, vectors).diagonal() == 0).all()
+    found = lpips_distances(vectors, vectors)
+    assert found.diagonal().max() < 1e-5 < found[0, 1:].min()
 
 
 def test_every_tensor_of_the_file_is_in_the_model(lpips_file):
