@@ -12,7 +12,7 @@ from trainer.examples import Example, read_picture
 from trainer.flux import FluxBase, Text
 from trainer.plan import Plan
 
-_HELD = 1024  # texts kept in memory
+_HELD_BYTES = 2**28  # of embeddings kept on the device: 64 texts of FLUX.1-dev, thousands of the sandbox
 
 
 def fit_pixels(picture: Tensor, fit: Fit) -> Tensor:
@@ -65,9 +65,10 @@ class Texts:
 
     def _one(self, text: str) -> Text:
         if text not in self._held:
-            if len(self._held) >= _HELD:
+            found = self._read(text)
+            if (len(self._held) + 1) * found.tokens.nbytes > _HELD_BYTES and self._held:
                 self._held.pop(next(iter(self._held)))
-            self._held[text] = self._read(text)
+            self._held[text] = found
         return self._held[text]
 
     def _read(self, text: str) -> Text:

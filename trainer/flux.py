@@ -23,7 +23,7 @@ from trainer.cache import content_key
 from trainer.flow import picture_ids
 from trainer.settings import BaseSettings
 
-_REMEMBERED_TEXTS = 256
+_REMEMBERED_TEXTS = 64  # 4 MB each with FLUX.1-dev
 
 
 class Text(NamedTuple):

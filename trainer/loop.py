@@ -126,7 +126,9 @@ class _Trainee:
         self.texts = Texts(base, job.cache)
         self.lora = Lora(base.transformer, settings.lora, settings.seed)
         self.weights = list(self.lora.parameters.values())
-        self.optimizer = self.accelerator.prepare_optimizer(_adamw(self.weights, settings.optimizer))
+        self.optimizer = self.accelerator.prepare_optimizer(
+            _adamw(self.weights, settings.optimizer), device_placement=False
+        )
         self.step = self.images_seen = 0
         self.schedule = job.plan.steps(2**62)  # endless: no random choice knows the budget
 

@@ -117,8 +117,7 @@ def _tokens(text: str) -> list[str]:
 def _strip_clause(clause: list[str], classes: tuple[str, ...]) -> list[str]:
     """The clause without marked words and what hangs on them; empty when nothing else is left."""
     gone = _marked(clause, classes)
-    if "style" in classes:
-        _mark_in_the_style_of(clause, gone)
+    _mark_named_ways(clause, classes, gone)
     if not any(gone):
         return clause
     _mark_companions(clause, gone)
@@ -166,13 +165,24 @@ def _singulars(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [(*parts[:-1], form) for form in forms]
 
 
-def _mark_in_the_style_of(clause: list[str], gone: list[bool]) -> None:
-    """ "in the style of …" and "… inspired by …" name a style up to the end of the clause."""
+# Ways to name what no list can hold: "in the style of Dürer", "school blackboard style", "stormy mood".
+_NAMED_WAYS = {
+    Strip.style: (
+        r"\b(in the (style|manner) of|inspired by|reminiscent of|style of)\b.*",
+        r"\bin (an? |the )?(\S+ ){1,4}(style|manner)$",
+        r"^(an? |the )?(\S+ ){1,3}(style|aesthetic)$",
+    ),
+    Strip.emotion: (r"^(with |in )?(an? |the )?(\S+ ){1,3}(mood|atmosphere|feel|feeling|vibe|ambience)$",),
+}
+
+
+def _mark_named_ways(clause: list[str], classes: tuple[str, ...], gone: list[bool]) -> None:
     lowered = " ".join(token.lower() for token in clause if token != ".")
-    found = re.search(r"\b(in the (style|manner) of|in .{1,40} style$|inspired by|reminiscent of|style of)\b", lowered)
-    if found:
-        start = len(lowered[: found.start()].split())
-        gone[start:] = [True] * (len(clause) - start)
+    for name in classes:
+        for pattern in _NAMED_WAYS.get(Strip(name), ()):
+            if found := re.search(pattern, lowered):
+                start, end = (len(lowered[:place].split()) for place in found.span())
+                gone[start:end] = [True] * (end - start)
 
 
 def _mark_companions(clause: list[str], gone: list[bool]) -> None:

@@ -23,6 +23,8 @@ from trainer.flux import FluxBase
 from trainer.lora import LoraLinear, plugged_in
 from trainer.settings import Prompt, SampleSettings
 
+_VERSION = 1  # of the sampler's mathematics: raise it when pictures change
+
 
 def sample(
     base: FluxBase,
@@ -59,7 +61,9 @@ def base_images(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSetti
     for indices in _batches(base, prompts, settings.batch_size):
         batch = [prompts[index] for index in indices]
         asked = [(prompt.text, prompt.seed, prompt.width, prompt.height) for prompt in batch]
-        key = content_key(base.id, base.scale, base.device.type, settings.steps, settings.guidance, repr(asked))
+        key = content_key(
+            _VERSION, base.id, base.scale, base.device.type, settings.steps, settings.guidance, repr(asked)
+        )
         found = store.load("base_images", key)
         if found is None:
             found = {"pictures": torch.stack(_draw(base, batch, settings))}

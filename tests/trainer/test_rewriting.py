@@ -64,6 +64,13 @@ CASES = [
     ("a field of flowers", "a field of flowers", "a field of flowers", "field of flowers"),
     ("two small green fish at the top left", "two small green fish at the top left", "two small green fish", "fish"),
     ("a building with a ring", "a building with a ring", "a building", "building"),
+    (
+        "a chalk drawing of small green bones at the right, rough scribbles, school blackboard style, stormy mood",
+        "small green bones at the right",
+        "small green bones",
+        "bones",
+    ),
+    ("a girl in a loose renaissance style", "a girl", "a girl", "girl"),
     ("heart", "heart", "heart", "heart"),
     ("", "", "", ""),
 ]
@@ -95,6 +102,41 @@ def test_subject_only_keeps_clauses_of_classes_that_are_not_stripped() -> None:
     kept = keep_subject(SANDBOX, [Strip.style, Strip.medium, Strip.technique])
     assert kept == "a large red heart, melancholic mood"
     assert keep_subject(SANDBOX, [Strip.style, Strip.technique, Strip.emotion]) == "an engraving of a large red heart"
+
+
+SANDBOX_TAILS = [
+    *("smooth areas", "solid fills", "bold outlines", "pen strokes", "round dots", "screen dots", "glowing lines"),
+    *("soft glow", "fine hatched lines", "cross-hatching", "grainy strokes", "rough scribbles", "many fine dots"),
+    *(
+        "stippled shading",
+        "wet washes",
+        "soft edges",
+        "modern style",
+        "poster style",
+        "comic style",
+        "field guide style",
+    ),
+    *("classroom style", "calm mood", "melancholic mood", "solemn mood", "cheerful mood", "eerie mood"),
+]
+SANDBOX_MEDIA = [
+    "a flat drawing",
+    "an ink outline",
+    "a halftone print",
+    "a neon sign",
+    "an engraving",
+    "a chalk drawing",
+]
+
+
+@pytest.mark.parametrize("medium", [*SANDBOX_MEDIA, "a stipple drawing", "a watercolour painting"])
+def test_the_sandboxes_media_go(medium: str) -> None:
+    assert strip_words(f"{medium} of a small woman in red dancing", ALL) == "a small woman in red dancing"
+
+
+@pytest.mark.parametrize("tail", SANDBOX_TAILS)
+def test_the_sandboxes_ways_of_drawing_go(tail: str) -> None:
+    assert strip_words(f"a heart, {tail}", ALL) == "a heart"
+    assert stripped_tags(["heart", tail], ALL) == ["heart"]
 
 
 def test_tags_that_are_style_words_go_whole() -> None:
