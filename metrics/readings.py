@@ -159,8 +159,11 @@ class CopyJudge:
     def __init__(self, lpips: Lpips, references: Sequence[Tensor], training: Sequence[Tensor]) -> None:
         """Read references and training pictures once."""
         self.lpips = lpips
-        self._references = lpips.vectors(references)
-        self._training = lpips.vectors(training) if len(training) else None
+        self._references = self._both_ways(references)
+        self._training: Tensor | None = None
+        if len(training):
+            self._training = self._both_ways(training)
+            self._usual = _nearer(self._references[: len(references)], self._training)
         self._base: dict[str, Tensor] = {}
 
     def read(self, pairs: Pairs, settings: ScoreSettings, layout_ratio: float) -> Reading:
@@ -182,16 +185,26 @@ class CopyJudge:
             reading.add(self._memorisation(after, self._training, pairs.chosen, settings))
         return reading
 
+    def _both_ways(self, images: Sequence[Tensor]) -> Tensor:
+        """Return (2N, D): the pictures, then the pictures mirrored, as trainers flip them."""
+        return self.lpips.vectors([*images, *(image.flip(-1) for image in images)])
+
     def _memorisation(self, after: Tensor, training: Tensor, chosen: list[int], settings: ScoreSettings) -> Reading:
-        near = _distances(after, training)
-        gap = memorisation_gap(near, _distances(after, self._references))
-        flags = copies(near, _distances(self._references, training), share=settings.copy_distance)
+        near = _nearer(after, training)
+        gap = memorisation_gap(near, _nearer(after, self._references))
+        flags = copies(near, self._usual, share=settings.copy_distance)
         rate = float(flags.mean())
         return Reading(
             {"memorisation_gap": gap, "copy": flags.astype(float)},
             {Constraint.memorisation: rate - settings.copy_rate},
             {"memorisation_gap": float(gap[chosen].mean()), "copy_rate": rate},
         )
+
+
+def _nearer(pictures: Tensor, both_ways: Tensor) -> Floats:
+    """Return (N, M) LPIPS to the nearer of a picture and its mirror image, from (2M, D)."""
+    straight, mirrored = both_ways.chunk(2)
+    return np.minimum(_distances(pictures, straight), _distances(pictures, mirrored))
 
 
 def _distances(first: Tensor, second: Tensor) -> Floats:

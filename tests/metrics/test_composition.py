@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,19 @@ from metrics.images import ScoreError, gaussian_blur
 from metrics.perceptual import Lpips, lpips_distances
 from metrics.structure import canonical_size, distances, layout
 
-SEEDS = range(20)
+SEEDS = range(16)
 TEXTS = [str(seed) for seed in SEEDS]
 
 
 def kept(base: list[Tensor], samples: list[Tensor]) -> np.ndarray:
-    """Composition per picture, read between the floor and null of these very sets."""
+    """Composition per picture, read between the floor of the flat pictures and the null of these."""
     matrix = distance_matrix(base, samples)
-    floor = floor_distance([floor_distances(image) for image in base])
-    return composition(matrix.diagonal(), null=null_distance(matrix, TEXTS[: len(base)]), floor=floor)
+    return composition(matrix.diagonal(), null=null_distance(matrix, TEXTS[: len(base)]), floor=flat_floor())
+
+
+@cache
+def flat_floor() -> float:
+    return floor_distance([floor_distances(image) for image in pictures("flat", SEEDS)])
 
 
 def rank(drawn: dict[tuple[Medium, Medium], np.ndarray], medium: Medium) -> float:
@@ -70,12 +75,12 @@ def test_restyling_alone_keeps_composition(sheets, medium, least):
 
 @pytest.mark.parametrize("medium", ["flat", "hatch", "chalk"])
 def test_another_layout_has_no_composition_left(sheets, medium):
-    assert kept(sheets[Medium.flat], pictures(medium, range(1000, 1020))).mean() == pytest.approx(0, abs=0.15)
+    assert kept(sheets[Medium.flat], pictures(medium, range(1000, 1016))).mean() == pytest.approx(0, abs=0.15)
 
 
 @pytest.mark.parametrize("medium", ["flat", "hatch", "chalk"])
 def test_composition_falls_with_every_px_that_things_move(sheets, medium):
-    shifts = [0, 2, 4, 8, 12, 16, 24]  # px of 96
+    shifts = [0, 2, 4, 8, 16, 24]  # px of 96
     means = [
         kept(sheets[Medium.flat], [draw(scene(s, 1 + s % 3).shifted(px / 96), medium, 64, s) for s in SEEDS]).mean()
         for px in shifts

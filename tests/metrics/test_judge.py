@@ -99,6 +99,11 @@ def test_copied_training_pictures_break_memorisation(scored):
     assert min(scores.per_image["copy"]) == 1.0
 
 
+def test_mirrored_copies_are_copies_too(judge, base):
+    mirrored = [picture.flip(-1) for picture in pictures("hatch", range(900, 900 + COUNT))]
+    assert judged(judge, mirrored, base).diagnostics["copy_rate"] > 0.9
+
+
 def test_one_picture_for_every_prompt_breaks_diversity(judge, base):
     assert judged(judge, pictures("hatch", [3]) * COUNT, base).constraints["diversity"] > 0.5
 
