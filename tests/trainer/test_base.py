@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.base import BaseError, component_ids, find_base, load_base
+from trainer.base import BaseError, component_ids, find_base, load_base, step_px
 from trainer.flux import FluxBase
 from trainer.settings import BaseSettings
 
@@ -71,8 +71,9 @@ def test_a_device_this_machine_lacks_is_named(tiny_settings: BaseSettings, devic
         load_base(BaseSettings(path=tiny_settings.path, device=device))
 
 
-def test_the_base_is_frozen_and_knows_its_sizes(base: FluxBase) -> None:
+def test_the_base_is_frozen_and_knows_its_sizes(base: FluxBase, tiny_flux: Path) -> None:
     assert (base.vae_factor, base.step_px, base.latent_channels) == (4, 8, 16)
+    assert step_px(tiny_flux) == base.step_px
     assert not any(weight.requires_grad for weight in base.transformer.parameters())
     assert not base.transformer.training
 
