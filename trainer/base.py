@@ -113,12 +113,6 @@ def _way_out(path: str, what: str) -> str:
     return "\n".join(lines)
 
 
-def step_px(folder: Path) -> int:
-    """Picture px per token edge of the base in a folder, read without loading it: sizes are multiples of it."""
-    config = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
-    return 2 * 2 ** (len(config["block_out_channels"]) - 1)  # a VAE halves between its blocks, a token is 2 x 2 latents
-
-
 def component_ids(folder: Path) -> dict[str, str]:
     """Component -> hash of its files, configurations and weights."""
     return {name: _folder_id(folder / name) for name in COMPONENTS}
