@@ -63,7 +63,7 @@ def settings(config: DictConfig) -> Config:
         try:
             parts[part.name] = OmegaConf.to_object(config[part.name])
         except (ValueError, OmegaConfBaseException) as fault:
-            faults.append(_fault(fault, part.name))
+            faults += _faults(fault, config, part.name)
     if faults:
         raise InputError("\n".join(faults))
     return Config(**parts)
@@ -149,12 +149,13 @@ def message(fault: BaseException) -> str:
     return "\n".join(line for i, line in enumerate(kept) if line or (0 < i < len(kept) - 1))
 
 
-def _fault(fault: Exception, part: str) -> str:
-    key = getattr(fault, "full_key", None)
-    text = message(fault).splitlines()[0]
+def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:
     if isinstance(fault, MissingMandatoryValue):
-        return MISSING.get(key or "", f"`{key}` must be given: add {key}=VALUE")
-    return text if not isinstance(fault, OmegaConfBaseException) else f"`{key or part}`: {text}"
+        keys = sorted(f"{part}.{key}" for key in OmegaConf.missing_keys(config[part]))
+        return [MISSING.get(key, f"`{key}` must be given: add {key}=VALUE") for key in keys]
+    text = message(fault).splitlines()[0]
+    key = getattr(fault, "full_key", None) or part
+    return [f"`{key}`: {text}" if isinstance(fault, OmegaConfBaseException) else text]
 
 
 def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
@@ -163,7 +164,8 @@ def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
         try:
             made[chosen] = settings(config)
         except InputError as fault:
-            faults += [f"with {chosen}: {line}" if chosen else line for line in str(fault).splitlines()]
+            new = [line for line in str(fault).splitlines() if line not in faults]
+            faults += [f"with {chosen}: {line}" if chosen else line for line in new]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
     return made

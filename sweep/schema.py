@@ -5,9 +5,10 @@ Registered in Hydra's ConfigStore by `register()`, which `conf/config.yaml` name
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from metrics.settings import ScoreSettings
 from sweep.settings import EvalSettings, SearchSettings, StudySettings, TrackSettings
@@ -53,7 +54,8 @@ class Config:
 
 
 def register() -> None:
-    """Makes the schema known to Hydra under the name `schema`, and the resolver `digest` that names folders."""
+    """Makes the schema known to Hydra under the name `schema`, and the resolvers that name folders."""
+    OmegaConf.register_new_resolver("stem", _stem, replace=True)
     OmegaConf.register_new_resolver("digest", _digest, replace=True)
     ConfigStore.instance().store(name="schema", node=Config)
 
@@ -61,6 +63,12 @@ def register() -> None:
 def _digest(value: object) -> str:
     """Eight letters that stand for a value: the same overrides find the same folder again."""
     return hashlib.blake2b(str(value).encode(), digest_size=4).hexdigest()
+
+
+def _stem(key: str, *, _root_: DictConfig) -> str:
+    """The last part of a path in the configuration; "study" while it is not given, which is told elsewhere."""
+    value = OmegaConf.select(_root_, key, throw_on_missing=False)
+    return Path(str(value)).name if value else "study"
 
 
 def _by_side(name: str, values: dict[str, int]) -> dict[int, int]:

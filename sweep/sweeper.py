@@ -17,7 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial, TrialState
 
 from sweep.progress import SweepProgress
@@ -65,8 +65,8 @@ class Driver:
             ValueError: for anything wrong with the command, the configuration or the study; nothing has run then.
         """
         given = read_arguments(arguments, self.search.params, self.loader)
-        recipes = [self._recipe(name, given) for name in self.search.enqueue]
         self._check(given)
+        recipes = [self._recipe(name, given) for name in self.search.enqueue]
         with study_lock(self.folder):
             groups = [key for key in given.space if key in self.config.hydra.runtime.choices]
             varied = [*given.space, *(group.split("/")[0] for group in groups)]
@@ -83,17 +83,16 @@ class Driver:
 
         The task may bring a `check` of its own: it gets the configurations with what was chosen in each.
         """
-        composed = {"": self.config}
+        check = getattr(self.task, "check", lambda configs: None)
+        check({"": self.config})
+        choices, lowest = [], []
         for key, dist in given.space.items():
-            ends = dist.choices if isinstance(dist, CategoricalDistribution) else (dist.low, dist.high)  # type: ignore[attr-defined]
-            for value in ends:
-                override = as_override(key, value)
-                config = self.loader.load_sweep_config(self.config, [*given.fixed, override])
-                if isinstance(dist, CategoricalDistribution):
-                    composed[override] = config
-        check = getattr(self.task, "check", None)
-        if check is not None:
-            check(composed)
+            if isinstance(dist, CategoricalDistribution):
+                choices += [as_override(key, choice) for choice in dist.choices]
+            elif isinstance(dist, IntDistribution | FloatDistribution):
+                lowest.append(as_override(key, dist.low))
+        self.loader.load_sweep_config(self.config, [*given.fixed, *lowest])  # refuses keys that do not exist
+        check({chosen: self.loader.load_sweep_config(self.config, [*given.fixed, chosen]) for chosen in choices})
 
     def _recipe(self, name: str, given: Arguments) -> Recipe:
         return read_recipe(name, config=self.config, loader=self.loader, fixed=given.fixed, space=given.space)

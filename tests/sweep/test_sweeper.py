@@ -1,4 +1,4 @@
-"""The sweeper in real Hydra with a toy objective: what goes wrong in a trial stays in that trial, and nothing is lost."""
+"""The sweeper in real Hydra with a toy objective: what goes wrong in a trial stays there; nothing is lost."""
 
 import signal
 import subprocess

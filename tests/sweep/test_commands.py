@@ -1,0 +1,188 @@
+"""Every command of the README, run as written but small, on the sandbox; and what each leaves behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import ROOT, Ran, command, environment
+from optuna.trial import TrialState
+from PIL import Image
+
+from sweep.outcome import read_outcome
+from sweep.study import load_study
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    ((?:python -m|make) .*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+# The sandbox as it is, with a training of a second instead of ten: enough for every step to happen.
+SMALL = ["train.budget.images_seen=24", "train.checkpoints=2", "sample.steps=3"]
+SINGLE, SWEEP = "python -m sweep", "python -m sweep -m"
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Home:
+    """Studies of this module's runs, and what the runs printed."""
+
+    folder: Path
+    single: Ran
+    sweep: Ran
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "anatomy_engraving"
+
+    @property
+    def trial(self) -> Path:
+        return next((self.folder / "single").iterdir())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    folder = tmp_path_factory.mktemp("home") / "multirun"
+    there = [*SMALL, f"study.folder={folder}"]
+    single = command("-m", "sweep", *there, cwd=ROOT)
+    sweep = command("-m", "sweep", "-m", "search.n_trials=5", *there, cwd=ROOT)
+    return Home(folder, single, sweep)
+
+
+def small(text: str, home: Home) -> Ran:
+    """A command of the README, with the sandbox's small budget and studies in a folder of the test's own."""
+    words = [word.strip("'") for word in text.split()][2:]
+    if words[0] == "sweep.dashboard":
+        return command("-m", *words, "--help", cwd=ROOT)
+    words = [str(next(home.trial.rglob("lora.safetensors"))) if w == "LORA_FILE" else w for w in words]
+    names = ["study.name=choices", "search.n_trials=1"] if any("choice(" in word for word in words) else []
+    return command("-m", *words, *names, *SMALL, f"study.folder={home.folder}", cwd=ROOT)
+
+
+def test_the_readme_has_commands() -> None:
+    assert SINGLE in COMMANDS and SWEEP in COMMANDS and "make sweep" in COMMANDS
+
+
+@pytest.mark.parametrize("text", [c for c in COMMANDS if c.startswith("python") and "data=folder" not in c])
+def test_a_command_of_the_readme_runs(text: str, home: Home) -> None:
+    ran = {SINGLE: home.single, SWEEP: home.sweep}.get(text) or small(text, home)
+    assert ran.code == 0, ran.text
+    assert "Traceback" not in ran.text
+    for picture in ROOT.glob("lora_at_*.png"):
+        picture.unlink()
+
+
+@pytest.mark.parametrize("text", [c for c in COMMANDS if "data=folder" in c])
+def test_ones_own_folder_with_flux_lacks_the_weights_alone(text: str, tmp_path: Path) -> None:
+    data = ROOT / "sandbox" / "data"
+    words = text.replace("MY_PICTURES", f"{data}/anatomy_chalk").replace(
+        "HELD_OUT_PICTURES", f"{data}/references_chalk"
+    )
+    ran = command(*words.split()[1:], f"study.folder={tmp_path}", cwd=ROOT)
+    assert ran.code == 2, ran.text
+    assert "hf download black-forest-labs/FLUX.1-dev" in ran.err
+    assert "data.path" not in ran.err and "data.references" not in ran.err
+
+
+@pytest.mark.parametrize("text", [c for c in COMMANDS if c.startswith("make")])
+def test_make_runs_what_the_tests_run(text: str) -> None:
+    shown = subprocess.run([*text.split(), "-n"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    wanted = {"make sweep": "-m sweep -m", "make test": "-m pytest", "make dashboard": "-m sweep.dashboard"}
+    assert shown.returncode == 0, shown.stderr
+    assert wanted[text] in shown.stdout
+
+
+def test_one_configuration_leaves_everything_it_found(home: Home) -> None:
+    outcome = read_outcome(home.trial)
+    assert outcome is not None, home.single.text
+    assert set(outcome.timings) == {"start_up", "encode", "train", "sample", "score"}
+    assert outcome.timings["train"] > 0 and outcome.timings["score"] > 0
+    assert outcome.config["train"]["budget"]["images_seen"] == 24
+    assert outcome.versions["torch"] and outcome.seeds["prompts"]
+    assert len(outcome.best.per_image["style"]) == len(outcome.config["eval"]["prompts"])
+    assert (home.trial / outcome.best.lora).is_file()
+    assert len(outcome.losses) >= 2
+    with Image.open(home.trial / outcome.sheet) as sheet:
+        assert sheet.width > 800
+
+
+def test_a_sweep_shows_progress_and_ends_with_ranking_front_and_next_steps(home: Home) -> None:
+    text = home.sweep.out
+    assert home.sweep.code == 0, home.sweep.text
+    for part in ("trial 5 of 5", "best so far", "left", "train ", "Best LoRA", "sweep.dashboard", "sweep.report"):
+        assert part in text, text
+    assert "base=flux1_dev" in text and "no promise" in " ".join(text.split())
+    assert max(len(line) for line in text.splitlines() if "/" not in line) <= 80
+
+
+def test_the_articles_recipes_come_first_and_misfits_are_named(home: Home) -> None:
+    trials = load_study(home.study).trials
+    recipes = [trial.user_attrs.get("recipe") for trial in trials]
+    assert recipes == ["anatomica_v3", "anatomica_v6", "anatomica_v8", "anatomica_v9", None]
+    assert "not anatomica_v1: also has data.limit=20" in home.sweep.out
+    assert "not chalk_v1" in home.sweep.out
+
+
+def test_optuna_has_constraints_attributes_and_one_picture_of_every_trial(home: Home) -> None:
+    study = load_study(home.study)
+    for trial in study.trials:
+        assert trial.state == TrialState.COMPLETE
+        assert "leakage" in trial.constraints
+        assert {"captions", "mix", "lora", "strength", "timings", "seconds"} <= set(trial.user_attrs)
+        [picture] = optuna.artifacts.get_all_artifact_meta(trial, storage=study._storage)
+        assert (home.study / "artifacts" / picture.artifact_id).is_file()
+        outcome = read_outcome(home.study / f"{trial.number:04d}")
+        assert outcome is not None and list(outcome.values) == trial.values
+    assert study.metric_names == ["style", "composition"]
+
+
+def test_weights_and_biases_has_a_run_per_trial_and_nothing_of_this_machine(home: Home) -> None:
+    runs = list((home.study / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(runs) == 5
+    for run in runs:
+        stored = run.read_bytes()
+        assert b"anatomy_engraving" in stored
+        for private in (str(Path.home()), str(ROOT), str(home.folder), f"host: {os.uname().nodename}"):
+            assert private.encode() not in stored, private
+        assert list(run.parent.rglob("contact_sheet*.png"))
+
+
+def test_tracking_switched_off_leaves_no_trace(tmp_path: Path) -> None:
+    ran = command("-m", "sweep", "track=off", "captions=none", *SMALL, f"study.folder={tmp_path}", cwd=ROOT)
+    assert ran.code == 0, ran.text
+    assert not list(tmp_path.rglob("*wandb*"))
+
+
+def test_the_same_configuration_is_not_computed_twice(home: Home) -> None:
+    began = (home.trial / "outcome.json").stat().st_mtime_ns
+    again = command("-m", "sweep", *SMALL, f"study.folder={home.folder}", cwd=ROOT)
+    assert "already scored" in again.out, again.text
+    assert (home.trial / "outcome.json").stat().st_mtime_ns == began
+
+
+def test_a_trial_killed_in_its_training_continues_from_its_checkpoint(tmp_path: Path, home: Home) -> None:
+    words = ["-m", "sweep", "-m", "search.n_trials=1", "search.enqueue=[]", "track=off", "captions=choice(edited)"]
+    words += ["sample.steps=3", "train.budget.images_seen=400", "train.checkpoints=20", f"study.folder={tmp_path}"]
+    driver = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.rglob("record.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("record.json")}
+    assert 3 <= len(made) < 20
+    again = command(*words, cwd=ROOT)
+    assert again.code == 0, again.text
+    study = load_study(tmp_path / "anatomy_engraving")
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
+    assert {file: file.stat().st_mtime_ns for file in made} == made, "checkpoints that were there are used"
+    assert len(list(tmp_path.rglob("record.json"))) == 20
+    stored = json.loads((tmp_path / "anatomy_engraving" / "0000" / "outcome.json").read_text())
+    assert len(stored["losses"]) == stored["candidates"][0]["step"]

@@ -1,0 +1,164 @@
+"""Wrong input through the real command line: one message with fault and way out, and nothing has begun."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Ran, Run, command
+from PIL import Image
+
+DATA = ROOT / "sandbox" / "data" / "anatomy_engraving"
+
+
+def refused(ran: Ran, *parts: str) -> None:
+    assert ran.code == 2, ran.text
+    assert "Traceback" not in ran.text, ran.text
+    assert ran.err.startswith("error: ")
+    assert len(ran.err.splitlines()) <= 25, ran.err
+    for part in parts:
+        assert part in ran.err, ran.err
+
+
+@pytest.fixture(params=[(), ("-m",)], ids=["one", "sweep"])
+def either(request: pytest.FixtureRequest, sweep: Run) -> Run:
+    """One configuration, and a sweep: both are checked before anything starts."""
+    return lambda *arguments: sweep(*request.param, *arguments)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of six good pictures with captions."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for file in sorted(DATA.glob("*.png"))[:6]:
+        for suffix in (".png", ".txt", ".tags"):
+            shutil.copy(file.with_suffix(suffix), folder)
+    return folder
+
+
+def truncate(folder: Path) -> str:
+    file = sorted(folder.glob("*.png"))[1]
+    file.write_bytes(file.read_bytes()[:200])
+    return file.name
+
+
+def no_picture(folder: Path) -> str:
+    file = sorted(folder.glob("*.png"))[1]
+    file.write_text("this is a text")
+    return file.name
+
+
+def not_utf8(folder: Path) -> str:
+    file = sorted(folder.glob("*.txt"))[1]
+    file.write_bytes("ein Schädel".encode("latin-1"))
+    return file.stem
+
+
+@pytest.mark.parametrize("spoil", [truncate, no_picture, not_utf8])
+def test_a_spoilt_file_is_named(spoil: Callable[[Path], str], pictures: Path, either: Run) -> None:
+    name = spoil(pictures)
+    refused(either(f"data.path={pictures}"), "data.path", name)
+
+
+def test_all_spoilt_files_are_named_at_once(pictures: Path, sweep: Run) -> None:
+    names = [truncate(pictures), not_utf8(pictures)]
+    Image.new("RGB", (64, 64)).save(pictures / "good.png")
+    refused(sweep(f"data.path={pictures}", "captions=none"), *names)
+
+
+def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path, either: Run) -> None:
+    refused(either(f"data.path={tmp_path}/nowhere"), "data.path", "nowhere")
+    (tmp_path / "empty").mkdir()
+    refused(either(f"data.references={tmp_path}/empty"), "data.references", "empty")
+
+
+def test_ones_own_folder_has_to_be_given(either: Run) -> None:
+    refused(either("data=folder"), "data.path", "data.references", "data.path=MY_PICTURES")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("captions=edted", ("captions/edted", "subject_only")),
+        ("captions.strategy=edted", ("edted", "subject_only")),
+        ("mix=nix", ("mix/nix", "512x5")),
+        ("mix.repeats.333=1", ("mix.repeats.333",)),
+        ("mix.repeats.512=0", ("mix.repeats",)),
+        ("train.lora.rnak=8", ("rnak",)),
+        ("train.lora.rank=0", ("rank", "at least 1", "0")),
+        ("train.lora.rank=many", ("rank", "many")),
+        ("captions=", ("captions",)),
+    ],
+)
+def test_an_unknown_or_impossible_setting_is_refused_within_a_second(
+    override: str, parts: tuple[str, ...], either: Run
+) -> None:
+    began = time.perf_counter()
+    ran = either(override)
+    took = time.perf_counter() - began
+    refused(ran, *parts)
+    assert took < 5, f"a wrong setting took {took:.1f} s to be refused"
+
+
+def test_an_unknown_choice_of_a_search_is_refused_before_the_first_trial(sweep: Run, tmp_path: Path) -> None:
+    refused(sweep("-m", "captions=choice(none,edted)"), "captions/edted")
+    refused(sweep("-m", "nothing.like.this=range(0,3)"), "nothing.like.this")
+    assert not list(tmp_path.glob("multirun/*/0000"))
+
+
+def test_a_rule_broken_by_one_choice_is_refused_with_the_choice(sweep: Run) -> None:
+    refused(sweep("-m", "train.lora.rank=choice(8,0)"), "train.lora.rank=0", "at least 1")
+
+
+def test_all_broken_rules_are_named_at_once(either: Run) -> None:
+    refused(either("train.lora.rank=0", "sample.steps=0", "score.confidence=2"), "rank", "steps", "confidence")
+
+
+def test_a_base_without_weights_is_refused_with_the_way_out(tmp_path: Path, either: Run) -> None:
+    refused(either(f"base.path={tmp_path}/nowhere"), "base.path", "nowhere", "FluxPipeline")
+    refused(either("base.path=black-forest-labs/FLUX.1-dev"), "FLUX.1-dev", "licence", "hf download")
+
+
+def test_a_disk_without_room_is_refused(either: Run) -> None:
+    refused(either("study.min_free_gb=1e9"), "no room", "study.min_free_gb", "study.folder")
+
+
+def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
+    refused(
+        either("data.path=nowhere", "base.path=/no/base", "study.min_free_gb=1e9"), "nowhere", "/no/base", "no room"
+    )
+
+
+@pytest.mark.parametrize("module", ["plan", "score", "report", "dashboard"])
+def test_the_other_commands_refuse_in_one_message_too(module: str, tmp_path: Path) -> None:
+    wrong = {
+        "plan": ["data.path=nowhere"],
+        "score": ["nowhere.safetensors"],
+        "report": [f"study.folder={tmp_path}"],
+        "dashboard": [str(tmp_path)],
+    }
+    refused(command("-m", f"sweep.{module}", *wrong[module], cwd=ROOT))
+
+
+def test_help_is_there_at_once_and_names_the_settings() -> None:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        ran = command("-m", "sweep", "--help", cwd=ROOT)
+        times.append(time.perf_counter() - began)
+        assert ran.code == 0 and "images_seen" in ran.out
+    # Half a second on an idle machine; the bound allows for a busy one, and torch alone would exceed it.
+    assert min(times) < 1.5, times
+
+
+def test_neither_help_nor_a_refusal_loads_torch() -> None:
+    look = (
+        "import sys\nfrom sweep.__main__ import main\nsys.argv = ['sweep', *{arguments}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('loaded', sorted({{'torch', 'diffusers', 'open_clip', 'wandb'}} & set(sys.modules)))"
+    )
+    for arguments in (["--help"], ["train.lora.rank=0"], ["captions=nix"], ["data.path=nowhere"]):
+        ran = command("-c", look.format(arguments=arguments), cwd=ROOT)
+        assert ran.out.splitlines()[-1] == "loaded []", ran.text
