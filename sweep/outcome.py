@@ -13,6 +13,7 @@ from sweep.schema import Config
 from sweep.study import rectangle
 
 FILE = "outcome.json"
+SHEET = "contact_sheet.png"
 FORMAT = 1
 PACKAGES = (
     "stylesweep",
@@ -70,7 +71,7 @@ class Outcome:
     versions: dict[str, str]
     seeds: dict[str, Any]
     identity: str  # of everything the values depend on; equal identities need no second run
-    sheet: str = "contact_sheet.png"  # prompts × {base, LoRA}, relative to the trial's folder
+    sheet: str = SHEET  # prompts × {base, LoRA}, relative to the trial's folder
     format: int = FORMAT
     number: int | None = None  # in the study; null outside of one
     samples: list[str] = field(default_factory=list)  # files of the chosen candidate, in the order of the prompts

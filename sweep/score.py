@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
         from sweep.trial import score_lora
 
         steps = StepProgress()
-        for strength, scores, sheet in score_lora(config, Path(files[0]), Path.cwd(), steps):
+        for strength, scores, sheet in score_lora(config, Path(files[0]), Path.cwd()):
             steps.say(f"strength {strength:g}: style {scores.style:.3f}, composition {scores.composition:.3f}")
             broken = [name for name, value in scores.constraints.items() if value > 0]
             steps.say(f"  feasible: {'no: ' + ', '.join(broken) if broken else 'yes'}")

@@ -7,16 +7,15 @@ checkpoint; one whose outcome is on disk is not computed again.
 
 import json
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.contact_sheet import contact_sheet, save_pictures
-from sweep.outcome import Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
+from sweep.outcome import SHEET, Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
 from sweep.progress import StepProgress
 from sweep.record import record
 from sweep.schema import Config
@@ -56,7 +55,7 @@ class Clock:
         self.seconds[part] += time.perf_counter() - began
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bench:
     """What the trials of a study share, loaded and measured once."""
 
@@ -65,6 +64,19 @@ class Bench:
     judge: "Judge"
     base_images: "list[Tensor]"
     cache: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial on its way."""
+
+    config: Config
+    bench: Bench
+    folder: Path
+    training: Path
+    clock: Clock
+    steps: StepProgress
+    losses: list[float] = field(default_factory=list)
 
 
 def run_trial(
@@ -91,10 +103,11 @@ def run_trial(
     identity = identify(config, base.id)
     outcome = read_outcome(folder)
     if outcome is None or outcome.identity != identity or outcome.number != number:
-        bench = _prepare(config, base, clock, steps)
-        outcome = _compute(config, bench, folder, clock, steps, identity, number, overrides)
+        bench = prepare(config, base, clock)
+        run = Run(config, bench, folder, folder / "training" / identity[:8], clock, steps)
+        outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
         outcome.write(folder)
-        _drop_states(folder)
+        _drop_states(run.training)
     else:
         steps("already scored", 1, 1, "its outcome.json is read")
     record(outcome, config, folder)
@@ -115,17 +128,20 @@ def identify(config: Config, base_id: str) -> str:
     return blake2b("\x1f".join([*parts, json.dumps(versions())]).encode(), digest_size=16).hexdigest()
 
 
-def _prepare(config: Config, base: "FluxBase", clock: Clock, steps: StepProgress) -> Bench:
+def prepare(config: Config, base: "FluxBase", clock: Clock) -> Bench:
+    """Reads the pictures, loads the judge and draws the base images, as far as that has not been done yet."""
     from trainer.sample import base_images
 
     cache = Path(config.study.folder).absolute() / "cache"  # addressed by content, so all studies share it
     with clock.time("start_up"):
         examples = read_examples(config.data.path, limit=config.data.limit, subset_seed=config.data.subset_seed)
-        references = read_examples(config.data.references)
-        others = read_examples(config.eval.others) if config.eval.others else []
         everything = read_examples(config.data.path)  # the judge is the study's, whatever part a trial trains on
         judge = warm_judge(
-            config.score, references=references, others=others, training=everything, training_nouns=_nouns(everything)
+            config.score,
+            references=read_examples(config.data.references),
+            others=read_examples(config.eval.others) if config.eval.others else [],
+            training=everything,
+            training_nouns=_nouns(everything),
         )
     with clock.time("sample"):
         without = base_images(base, config.eval.prompts, config.sample, cache=cache)
@@ -137,74 +153,69 @@ def _nouns(examples: Sequence[Example]) -> list[str]:
     return sorted(noun for noun in nouns if noun)
 
 
-def _compute(
-    config: Config,
-    bench: Bench,
-    folder: Path,
-    clock: Clock,
-    steps: StepProgress,
-    identity: str,
-    number: int | None,
-    overrides: Sequence[str],
-) -> Outcome:
-    plan = _plan(config, bench, folder, steps)
+def _compute(run: Run, identity: str) -> Outcome:
+    config = run.config
+    plan = _plan(run)
     candidates: list[Candidate] = []
     pictures: list[list[Tensor]] = []
-    losses: list[float] = []
-    for checkpoint in _scored(config, _trained(config, bench, identity, folder, clock, steps, losses)):
+    for checkpoint in _scored(config.eval.checkpoints, _trained(run)):
         for strength in config.eval.strengths:
-            candidate, drawn = _candidate(config, bench, checkpoint, strength, folder, clock, steps)
+            candidate, drawn = _candidate(run, checkpoint, strength)
             candidates.append(candidate)
             pictures.append(drawn)
     chosen = choose(candidates)
-    best = candidates[chosen]
-    rows = [("base, no LoRA", bench.base_images), (f"LoRA × {best.strength:g}", pictures[chosen])]
-    found = f"style {best.style:.3f}  composition {best.composition:.3f}"
-    title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  {found}"
-    contact_sheet([prompt.text for prompt in config.eval.prompts], rows, title).save(folder / "contact_sheet.png")
+    _sheet(run, candidates[chosen], pictures[chosen])
     return Outcome(
         chosen=chosen,
         candidates=candidates,
-        losses=losses,
-        timings={part: round(seconds, 3) for part, seconds in clock.seconds.items()},
+        losses=run.losses,
+        timings={part: round(seconds, 3) for part, seconds in run.clock.seconds.items()},
         captions=config.captions.strategy.value,
         mix=mix_text(config.mix),
         plan=str(plan),
         config=plain_config(config),
-        overrides=list(overrides),
+        overrides=[],
         versions=versions(),
         seeds=seeds(config),
         identity=identity,
-        number=number,
-        samples=save_pictures(folder / "samples", pictures[chosen]),
+        samples=save_pictures(run.folder / "samples", pictures[chosen]),
     )
 
 
-def _plan(config: Config, bench: Bench, folder: Path, steps: StepProgress) -> Plan:
-    base = bench.base
-    plan = make_plan(bench.examples, config.mix, scale=base.scale, step=base.step_px, seed=config.train.seed)
-    (folder / "plan.txt").write_text(f"{plan}\n", encoding="utf-8")
+def _sheet(run: Run, best: Candidate, drawn: "list[Tensor]") -> None:
+    config = run.config
+    rows = [("base, no LoRA", run.bench.base_images), (f"LoRA at {best.strength:g}", drawn)]
+    found = f"style {best.style:.3f}  composition {best.composition:.3f}"
+    title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  {found}"
+    contact_sheet([prompt.text for prompt in config.eval.prompts], rows, title).save(run.folder / SHEET)
+
+
+def _plan(run: Run) -> Plan:
+    base = run.bench.base
+    plan = make_plan(
+        run.bench.examples, run.config.mix, scale=base.scale, step=base.step_px, seed=run.config.train.seed
+    )
+    (run.folder / "plan.txt").write_text(f"{plan}\n", encoding="utf-8")
     for warning in plan.warnings:
-        steps.say(f"warning: {warning}")
+        run.steps.say(f"warning: {warning}")
     return plan
 
 
-def _trained(
-    config: Config, bench: Bench, identity: str, folder: Path, clock: Clock, steps: StepProgress, losses: list[float]
-) -> "Iterator[Checkpoint]":
+def _trained(run: Run) -> "Iterator[Checkpoint]":
     """The training's checkpoints, with losses and times noted."""
     from trainer.loop import train
 
+    config = run.config
     budget = config.train.budget.images_seen
-    steps("train", 0, budget, "pictures seen")
+    run.steps("train", 0, budget, "pictures seen")
     training = train(
-        base=bench.base,
-        examples=bench.examples,
+        base=run.bench.base,
+        examples=run.bench.examples,
         captions=config.captions,
         mix=config.mix,
         settings=config.train,
-        folder=folder / "training" / identity[:8],
-        cache=bench.cache,
+        folder=run.training,
+        cache=run.bench.cache,
     )
     while True:
         began = time.perf_counter()
@@ -213,47 +224,39 @@ def _trained(
         if checkpoint is None:
             return
         trained = min(took, checkpoint.seconds)  # one read back from an earlier run took no time now
-        clock.seconds["train"] += trained
-        clock.seconds["encode"] += took - trained
-        losses += checkpoint.losses
-        steps("train", min(checkpoint.images_seen, budget), budget, f"pictures seen, loss {checkpoint.loss:.4f}")
+        run.clock.seconds["train"] += trained
+        run.clock.seconds["encode"] += took - trained
+        run.losses.extend(checkpoint.losses)
+        seen = min(checkpoint.images_seen, budget)
+        run.steps("train", seen, budget, f"pictures seen, step {checkpoint.step}, loss {checkpoint.loss:.4f}")
         yield checkpoint
 
 
-def _scored(config: Config, checkpoints: "Iterator[Checkpoint]") -> "Iterator[Checkpoint]":
+def _scored(which: Checkpoints, checkpoints: "Iterator[Checkpoint]") -> "Iterator[Checkpoint]":
     """Those that are scored: all as they come, or the last."""
     last = None
     for last in checkpoints:
-        if config.eval.checkpoints == Checkpoints.all:
+        if which == Checkpoints.all:
             yield last
-    if last is not None and config.eval.checkpoints == Checkpoints.last:
+    if last is not None and which == Checkpoints.last:
         yield last
 
 
-def _candidate(
-    config: Config,
-    bench: Bench,
-    checkpoint: "Checkpoint",
-    strength: float,
-    folder: Path,
-    clock: Clock,
-    steps: StepProgress,
-) -> "tuple[Candidate, list[Tensor]]":
+def _candidate(run: Run, checkpoint: "Checkpoint", strength: float) -> "tuple[Candidate, list[Tensor]]":
     from trainer.sample import sample
 
-    prompts = config.eval.prompts
-    steps("sample", 0, len(prompts), f"step {checkpoint.step} at strength {strength:g}")
-    with clock.time("sample"):
-        drawn = sample(bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
-    with clock.time("score"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of the encoders' own libraries
-        scores: Scores = bench.judge.score(drawn, bench.base_images, prompts)
-    steps("score", len(prompts), len(prompts), f"style {scores.style:.3f}, composition {scores.composition:.3f}")
+    config, prompts = run.config, run.config.eval.prompts
+    run.steps("sample", 0, len(prompts), f"step {checkpoint.step} at strength {strength:g}")
+    with run.clock.time("sample"):
+        drawn = sample(run.bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
+    with run.clock.time("score"):
+        scores = run.bench.judge.score(drawn, run.bench.base_images, prompts)
+    run.steps("score", len(prompts), len(prompts), f"style {scores.style:.3f}, composition {scores.composition:.3f}")
     candidate = Candidate(
         step=checkpoint.step,
         images_seen=checkpoint.images_seen,
         strength=strength,
-        lora=str(checkpoint.lora.relative_to(folder)),
+        lora=str(checkpoint.lora.relative_to(run.folder)),
         style=float(scores.style),
         composition=float(scores.composition),
         constraints={name: float(value) for name, value in scores.constraints.items()},
@@ -264,16 +267,16 @@ def _candidate(
     return candidate, drawn
 
 
-def score_lora(config: Config, lora: Path, out: Path, steps: StepProgress) -> "Iterator[tuple[float, Scores, Path]]":
+def score_lora(config: Config, lora: Path, out: Path) -> "Iterator[tuple[float, Scores, Path]]":
     """Samples and scores a LoRA file at every strength; yields strength, scores and the contact sheet's file."""
     from trainer.sample import sample
 
-    bench = _prepare(config, warm_base(config.base), Clock(), steps)
+    bench = prepare(config, warm_base(config.base), Clock())
     for strength in config.eval.strengths:
         drawn = sample(bench.base, config.eval.prompts, config.sample, lora=lora, strength=strength)
         scores = bench.judge.score(drawn, bench.base_images, config.eval.prompts)
         sheet = out / f"{lora.stem}_at_{strength:g}.png"
-        rows = [("base, no LoRA", bench.base_images), (f"LoRA × {strength:g}", drawn)]
+        rows = [("base, no LoRA", bench.base_images), (f"LoRA at {strength:g}", drawn)]
         contact_sheet([prompt.text for prompt in config.eval.prompts], rows, lora.name).save(sheet)
         yield strength, scores, sheet
 
@@ -283,9 +286,9 @@ def mix_text(mix: MixSettings) -> str:
     return "+".join(f"{side}x{repeats}" for side, repeats in sorted(mix.repeats.items()) if repeats)
 
 
-def _drop_states(folder: Path) -> None:
+def _drop_states(training: Path) -> None:
     """Removes what only an interrupted training needs; the LoRA of every checkpoint stays."""
-    for state in (folder / "training").rglob("state.safetensors"):
+    for state in training.rglob("state.safetensors"):
         state.unlink()
 
 
