@@ -49,7 +49,7 @@ class Phase:
     guided: bool = False
     batch: dict[tuple[int, int], int] = field(
         default_factory=lambda: {
-            (32, 32): 128, (64, 64): 64, (48, 72): 64, (72, 48): 64, (96, 96): 32, (128, 128): 16,
+            (32, 32): 64, (64, 64): 40, (48, 72): 40, (72, 48): 40, (96, 96): 20, (128, 128): 12,
         }
     )  # fmt: skip
 
@@ -147,7 +147,7 @@ class Pretraining:
         torch.manual_seed(seed)
         self.work, self.steps, self.seed, self.peak_lr, self.step = work, steps, seed, peak_lr, 0
         self.condition = Conditioner(base)
-        self.vae = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32).eval()
+        self.vae = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).eval()
         self.model = FluxTransformer2DModel(**CONFIG)
         for block in (*self.model.transformer_blocks, *self.model.single_transformer_blocks):
             for norm in (block.norm,) if hasattr(block, "norm") else (block.norm1, block.norm1_context):

@@ -61,7 +61,7 @@ def contact_sheet(drawn: list[np.ndarray], columns: int) -> np.ndarray:
 
 def load(base: Path) -> FluxPipeline:
     """Load the pipeline in float32, quiet."""
-    pipe = FluxPipeline.from_pretrained(base, torch_dtype=torch.float32)
+    pipe = FluxPipeline.from_pretrained(base, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
