@@ -5,6 +5,7 @@ are switches on top of every strategy that has them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from trainer.examples import DatasetError, Example, list_faults
 from trainer.rewriting import keep_subject, strip_words, stripped_tags
 from trainer.seeds import derive_seed
-from trainer.settings import CaptionSettings, Strategy
+from trainer.settings import CaptionSettings, Strategy, Strip
 
 
 class SheetRow(NamedTuple):
@@ -101,11 +102,16 @@ def _tags(example: Example, settings: CaptionSettings, rng: Random) -> str:
 
 
 def _edited(example: Example, settings: CaptionSettings, rng: Random) -> str:
-    return strip_words(_original(example, settings, rng), settings.strip)
+    return _rewritten(strip_words, _original(example, settings, rng), tuple(settings.strip))
 
 
 def _subject_only(example: Example, settings: CaptionSettings, rng: Random) -> str:
-    return keep_subject(_original(example, settings, rng), settings.strip)
+    return _rewritten(keep_subject, _original(example, settings, rng), tuple(settings.strip))
+
+
+@lru_cache(maxsize=4096)  # a training asks for the same caption at every visit
+def _rewritten(rule: Callable[[str, tuple[Strip, ...]], str], text: str, strip: tuple[Strip, ...]) -> str:
+    return rule(text, strip)
 
 
 STRATEGIES: dict[Strategy, Callable[[Example, CaptionSettings, Random], str]] = {

@@ -74,7 +74,7 @@ class TrainingFolder:
         write_atomic(draft / _STATE, save(dict(state)))
         write_atomic(draft / _RECORD, json.dumps(record).encode())
         place = self._place(checkpoint.step)
-        if place.exists():  # left without its state by a training of another length
+        if place.exists():  # without its record it is no checkpoint
             shutil.rmtree(place)
         draft.rename(place)
         _sync(self.folder)
