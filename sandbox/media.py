@@ -153,8 +153,8 @@ def chalk(la: Layout) -> np.ndarray:
 
 def stipple(la: Layout) -> np.ndarray:
     tone = la.tone(0.5, 0.9, 0.12, _BACKGROUND_TONE[la.background] * 0.6)
-    dots = np.clip((la.noise(0.8) - (1.9 - 3.2 * tone)) * 3, 0, 1)
-    return mix(_plain(la, (0.98, 0.97, 0.95)), la.ink * 0.35, np.maximum(dots, la.outline(1.2) * 0.6))
+    dots = np.clip((la.noise(1.3) - (1.9 - 3.2 * tone)) * 2, 0, 1)
+    return mix(_plain(la, (0.98, 0.97, 0.95)), la.ink * 0.45, np.maximum(dots, la.outline(1.6) * 0.6))
 
 
 def watercolour(la: Layout) -> np.ndarray:
