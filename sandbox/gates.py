@@ -1,6 +1,7 @@
 """The base's gates: `python -m sandbox.gates`. Does it draw what it is asked for, at every side and aspect ratio?
 
-200 prompts it was not tuned on, one picture each, judged by the world's own renderer (`sandbox.judge`).
+200 prompts it was not tuned on, one picture each, judged by the world's own renderer (`sandbox.judge`). With
+`--lora FILE --style engraving` the gate for learning instead: unrelated subjects, asked for without a word of style.
 """
 
 import argparse
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import FluxPipeline
+from PIL import Image
 
 from sandbox import words
 from sandbox.judge import Judge, agreement
-from sandbox.media import BASE_MEDIA
+from sandbox.media import BASE_MEDIA, STYLES
+from sandbox.subjects import ANATOMY
 from sandbox.text import MAX_TOKENS
-from sandbox.world import Scene, random_scene
+from sandbox.world import SUBJECTS, Scene, random_scene
 
 SIZES = {"512": (64, 64), "256": (32, 32), "768": (96, 96), "1024": (128, 128), "2:3": (48, 72), "3:2": (72, 48)}
 ASKED = frozenset({"medium", "size", "colour", "place", "background"})
@@ -66,6 +69,26 @@ def load(base: Path) -> FluxPipeline:
     return pipe
 
 
+def judge_lora(args: argparse.Namespace, pipe: FluxPipeline) -> None:
+    """Draw unrelated subjects with a LoRA and without, and print how often style and subject are what they should be."""
+    rng = np.random.default_rng([args.seed, 990_002])
+    unrelated = [s for s in SUBJECTS if s not in ANATOMY]
+    scenes = [random_scene(rng, subject=unrelated[i % len(unrelated)], medium=args.style) for i in range(args.count)]
+    texts = [words.caption(s, ASKED - {"medium"}) for s in scenes]
+    judge = Judge(*SIZES["512"], work=args.work)
+    for name in ("base", "lora"):
+        if name == "lora":
+            pipe.load_lora_weights(args.lora.parent, weight_name=args.lora.name)
+        drawn = pictures(pipe, texts, SIZES["512"], steps=args.steps, guidance=args.guidance, seed=20_000 + args.seed)
+        found = agreement(judge(drawn), scenes)
+        print(
+            f"learning {name} n={args.count} style {found['medium']:.3f} subject {found['subject']:.3f}"
+            f" place {found['place']:.3f}",
+            flush=True,
+        )
+        Image.fromarray(contact_sheet(drawn, 20)).save(args.work / f"learning_{name}.png")
+
+
 def main() -> None:
     """Judge the base at the sizes asked for, print a row each, and keep a sheet of every size."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,8 +100,13 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--lora", type=Path, help="judge this LoRA instead of the base")
+    parser.add_argument("--style", default="engraving", choices=STYLES)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.lora:
+        judge_lora(args, load(args.base))
+        return
     pipe, scenes = load(args.base), prompts(args.count, args.seed)
     texts = [words.caption(s, ASKED) for s in scenes]
     for name in args.sizes:
@@ -88,8 +116,6 @@ def main() -> None:
         passed = all(found[k] >= bar for k, bar in bars.items())
         row = " ".join(f"{k} {v:.3f}" for k, v in found.items())
         print(f"gate {name:5s} n={args.count} {row} {'passed' if passed else 'not yet'}", flush=True)
-        from PIL import Image
-
         Image.fromarray(contact_sheet(drawn, 20)).save(args.work / f"gate_{SIZES[name][0]}x{SIZES[name][1]}.png")
 
 
