@@ -25,6 +25,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from sweep.errors import InputError
 from sweep.schema import Config, register
 
+CONF = Path(__file__).parents[1] / "conf"
 WRONG_INPUT = 2
 INTERRUPTED = 130
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
@@ -105,6 +106,8 @@ def start(task: Task, *, check: Check | None = None, keeps_folder: bool = True) 
 
     job.check = checked  # type: ignore[attr-defined]  # the sweeper gets this function from Hydra and looks for it
     register()
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        _print_help(task)
     if not keeps_folder:
         sys.argv += NO_FOLDER
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
@@ -131,6 +134,17 @@ def _is_for_the_person(fault: Exception) -> bool:
     return type(fault).__module__.split(".")[0] in ROOMS
 
 
+def _print_help(task: Task) -> None:
+    """Prints what can be chosen, and has Hydra print what can be set: its own help takes five times as long."""
+    print(f"{(sys.modules[task.__module__].__doc__ or '').strip()}\n\nChoices (GROUP=NAME):")
+    for group in sorted(folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"):
+        names = ", ".join(sorted(file.stem for file in group.glob("*.yaml")))
+        if names:
+            print(f"  {group.name}: {names}")
+    print("\nSettings (KEY=VALUE) and their values with this command:\n", flush=True)
+    sys.argv[1:] = ["--cfg", "job", *(word for word in sys.argv[1:] if word not in ("--help", "-h"))]
+
+
 def _place(node: Any, number: int | None) -> Place:
     return Place(Path(node.runtime.output_dir), number, tuple(node.overrides.task))
 
@@ -154,6 +168,8 @@ def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:
         keys = sorted(f"{part}.{key}" for key in OmegaConf.missing_keys(config[part]))
         return [MISSING.get(key, f"`{key}` must be given: add {key}=VALUE") for key in keys]
     text = message(fault).splitlines()[0]
+    if text.startswith("`") and not text.startswith((f"`{part}.", f"`{part}`")):
+        text = f"`{part}.{text[1:]}"  # a room names its setting; the key to type has its node in front
     key = getattr(fault, "full_key", None) or part
     return [f"`{key}`: {text}" if isinstance(fault, OmegaConfBaseException) else text]
 
