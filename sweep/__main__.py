@@ -165,7 +165,7 @@ def message(fault: BaseException) -> str:
 
 def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:
     if isinstance(fault, MissingMandatoryValue):
-        keys = sorted(f"{part}.{key}" for key in OmegaConf.missing_keys(config[part]))
+        keys = sorted(OmegaConf.missing_keys(config[part]))
         return [MISSING.get(key, f"`{key}` must be given: add {key}=VALUE") for key in keys]
     text = message(fault).splitlines()[0]
     if text.startswith("`") and not text.startswith((f"`{part}.", f"`{part}`")):

@@ -111,9 +111,9 @@ def _score(score: ScoreSettings) -> Iterator[str]:
     _, _, file = score.encoder.partition("@")
     encoder = Path(file or score.encoder)
     if not encoder.exists():
-        yield f"`score.encoder`: no such file or folder: {encoder}. For the sandbox's own: score=sandbox"
+        yield f"`score.encoder`: no such file or folder: {encoder}. conf/score/clip.yaml says how to get one"
     if score.lpips_weights and not Path(score.lpips_weights).is_file():
-        yield f"`score.lpips_weights`: no such file: {score.lpips_weights}. For the sandbox's own: score=sandbox"
+        yield f"`score.lpips_weights`: no such file: {score.lpips_weights}. conf/score/clip.yaml says how to get one"
 
 
 def _prompts(config: Config) -> Iterator[str]:
