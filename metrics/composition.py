@@ -106,6 +106,7 @@ def composition(pairs: Floats, *, null: float, floor: float) -> Floats:
     if null - floor < RANGE_AT_LEAST:
         raise ScoreError(
             f"composition cannot be measured: unrelated prompts differ by {null:.3f}, a pure restyling by {floor:.3f}; "
-            f"at least {RANGE_AT_LEAST} between them is needed. Use prompts with different layouts."
+            f"at least {RANGE_AT_LEAST} between them is needed. Use prompts with different layouts; "
+            "a base that draws noise has none."
         )
     return np.clip((null - pairs) / (null - floor), LOWEST, 1.0)

@@ -114,7 +114,8 @@ class NounJudge:
         """Embed the nouns; a neutral noun that was trained on is left out."""
         self.nouns = list(dict.fromkeys(noun.strip().lower() for noun in nouns if noun.strip()))
         self._training = encoder.nouns(self.nouns)
-        self._neutral = encoder.nouns([noun for noun in neutral if noun.lower() not in self.nouns])
+        # Words a small tokenizer does not know all read the same; together they would outweigh a known one.
+        self._neutral = torch.unique(encoder.nouns([n for n in neutral if n.lower() not in self.nouns]), dim=0)
         self._scale = encoder.logit_scale
 
     def probabilities(self, features: Sequence[Features]) -> Floats:

@@ -33,7 +33,8 @@ class LpipsNet(StrEnum):
 NEUTRAL_NOUNS = (
     *("house", "tree", "car", "boat", "cat", "dog", "fish", "bird", "horse", "cup", "bottle", "chair", "table", "key"),
     *("star", "moon", "sun", "flower", "girl", "woman", "man", "child", "mountain", "river", "road", "bridge", "lamp"),
-    *("book", "clock", "umbrella", "apple", "bread", "guitar", "ball"),
+    *("book", "clock", "umbrella", "apple", "bread", "guitar", "ball", "butterfly", "crown", "dancer", "leaf"),
+    *("mushroom", "snail"),
 )
 
 
