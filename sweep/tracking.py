@@ -7,7 +7,7 @@ goes into a run: no host name, no path outside the working folder, no key.
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sweep.outcome import Outcome
 from sweep.schema import Config
@@ -33,7 +33,7 @@ def track(outcome: Outcome, config: Config, folder: Path) -> None:
             name=f"trial-{outcome.number:04d}" if outcome.number is not None else "single",
             id=_run_id(config, outcome),
             resume="allow",
-            mode="online" if _logged_in() else "offline",
+            mode=_mode(),
             config=without_machine(outcome.config),
             settings=wandb.Settings(
                 silent=True,
@@ -81,10 +81,13 @@ def _run_id(config: Config, outcome: Outcome) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _logged_in() -> bool:
+def _mode() -> Literal["online", "offline"]:
+    """Offline unless there is a key; whoever sets WANDB_MODE has decided."""
     import wandb
 
-    return bool(wandb.login(prompt=False))
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return "offline"
+    return "online" if wandb.login(prompt=False) else "offline"
 
 
 def without_machine(value: Any) -> Any:
