@@ -70,7 +70,7 @@ def load(base: Path) -> FluxPipeline:
 
 
 def judge_lora(args: argparse.Namespace, pipe: FluxPipeline) -> None:
-    """Draw unrelated subjects with a LoRA and without, and print how often style and subject are what they should be."""
+    """Draw unrelated subjects with a LoRA and without; print how often style and subject are what they should be."""
     rng = np.random.default_rng([args.seed, 990_002])
     unrelated = [s for s in SUBJECTS if s not in ANATOMY]
     scenes = [random_scene(rng, subject=unrelated[i % len(unrelated)], medium=args.style) for i in range(args.count)]
