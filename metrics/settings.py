@@ -54,7 +54,8 @@ class ScoreSettings:
     tail_share: float = 0.25  # which share of the prompts the tail is
     gain_cap: float = 1.1  # a prompt's style gain counts up to here: beyond 1 lies copying
     style_range_at_least: float = 0.5  # SDs of the pool between base and references; below, style cannot be measured
-    constraints: list[Constraint] = field(default_factory=lambda: list(Constraint))  # which ones a trial must meet
+    # Which ones a trial must meet. Adherence is a diagnostic until it is proved with a trained encoder (see README).
+    constraints: list[Constraint] = field(default_factory=lambda: [c for c in Constraint if c != Constraint.adherence])
     neutral_nouns: list[str] = field(default_factory=lambda: list(NEUTRAL_NOUNS))  # rivals of the training nouns
     leak_rate: float = 0.05  # share of samples that may show an unasked training noun; facts 9.1, proposal
     copy_rate: float = 0.02  # share of samples that may be copies; facts 9.1: one in 48 is already too many
