@@ -55,12 +55,31 @@ class Phase:
 
 
 _MIXED = {(64, 64): 0.78, (32, 32): 0.08, (48, 72): 0.05, (72, 48): 0.05, (96, 96): 0.04}
-PHASES = (
-    Phase(0.36, {(32, 32): 1.0}),
-    Phase(0.70, {(64, 64): 0.92, (32, 32): 0.08}),
-    Phase(0.82, _MIXED),
-    Phase(1.01, _MIXED, guided=True),
+_EVERY_SIZE = {
+    (32, 32): 0.12, (64, 64): 0.5, (48, 72): 0.1, (72, 48): 0.1, (96, 96): 0.12, (128, 128): 0.06,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training from start to end: its name (of the checkpoint too), its phases, and what it starts from."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    from_weights: bool = False  # start from the exported transformer instead of from nothing
+
+
+BASE = Course(
+    "base",
+    (
+        Phase(0.36, {(32, 32): 1.0}),
+        Phase(0.70, {(64, 64): 0.92, (32, 32): 0.08}),
+        Phase(0.82, _MIXED),
+        Phase(1.01, _MIXED, guided=True),
+    ),
 )
+# Goes on from the weights that are committed, on a machine that has no checkpoint of theirs.
+REFINE = Course("refine", (Phase(0.6, _EVERY_SIZE), Phase(1.01, _EVERY_SIZE, guided=True)), from_weights=True)
 
 
 class Conditioner:
@@ -143,8 +162,9 @@ def captions_for(scenes: list, rng: np.random.Generator) -> list[str]:
 class Pretraining:
     """The state of a base in the making: model, moving average, optimisers, step."""
 
-    def __init__(self, base: Path, work: Path, *, steps: int, seed: int, peak_lr: float) -> None:
+    def __init__(self, base: Path, work: Path, course: Course, *, steps: int, seed: int, peak_lr: float) -> None:
         torch.manual_seed(seed)
+        self.phases, self.file = course.phases, work / f"{course.name}.pt"
         self.work, self.steps, self.seed, self.peak_lr, self.step = work, steps, seed, peak_lr, 0
         self.condition = Conditioner(base)
         self.vae = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.float32).eval()
@@ -154,11 +174,14 @@ class Pretraining:
                 torch.nn.init.zeros_(norm.linear.weight)  # adaLN-zero: every block starts as the identity
                 torch.nn.init.zeros_(norm.linear.bias)
         torch.nn.init.zeros_(self.model.proj_out.weight)
+        if course.from_weights:
+            made = FluxTransformer2DModel.from_pretrained(base / "transformer", dtype=torch.float32)
+            self.model.load_state_dict(made.state_dict())
         self.average = FluxTransformer2DModel(**CONFIG)
         self.average.load_state_dict(self.model.state_dict())
         self.optimisers = optimisers(self.model, peak_lr)
         self.pools: dict[tuple[int, int], Latents] = {}
-        if state := checkpoint.load(work / "base.pt"):
+        if state := checkpoint.load(self.file):
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             for o, s in zip(self.optimisers, state["optimisers"], strict=True):
@@ -167,7 +190,7 @@ class Pretraining:
 
     def save(self) -> None:
         checkpoint.save(
-            self.work / "base.pt",
+            self.file,
             {"model": self.model.state_dict(), "average": self.average.state_dict(), "step": self.step,
              "optimisers": [o.state_dict() for o in self.optimisers]},
         )  # fmt: skip
@@ -202,7 +225,7 @@ class Pretraining:
         """The loss of this step's batch; everything random about it follows from (seed, step)."""
         rng = np.random.default_rng([self.seed, self.step])
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        phase = next(p for p in PHASES if self.step / self.steps < p.end)
+        phase = next(p for p in self.phases if self.step / self.steps < p.end)
         sizes = list(phase.odds)
         size = sizes[int(rng.choice(len(sizes), p=list(phase.odds.values())))]
         data, batch = self.pool(size), phase.batch[size]
@@ -258,14 +281,23 @@ class Pretraining:
         return loss.item()
 
 
-def train(base: Path, work: Path, *, steps: int, seed: int, peak_lr: float = 2e-3, stop_at: int = 0) -> None:
+def train(
+    base: Path,
+    work: Path,
+    course: Course = BASE,
+    *,
+    steps: int,
+    seed: int,
+    peak_lr: float = 2e-3,
+    stop_at: int = 0,
+) -> None:
     """Pretrain for `steps` steps in all (or until `stop_at`), saving and exporting the average every 250."""
-    run = Pretraining(base, work, steps=steps, seed=seed, peak_lr=peak_lr)
+    run = Pretraining(base, work, course, steps=steps, seed=seed, peak_lr=peak_lr)
     seen: list[float] = []
     while run.step < (stop_at or steps):
         seen.append(run.advance())
         if run.step % 50 == 0:
-            print(f"base step {run.step}/{steps} loss {np.mean(seen):.4f} lr {run.lr():.1e}", flush=True)
+            print(f"{course.name} step {run.step}/{steps} loss {np.mean(seen):.4f} lr {run.lr():.1e}", flush=True)
             seen.clear()
         if run.step % 250 == 0 or run.step == steps:
             run.save()

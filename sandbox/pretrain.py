@@ -1,6 +1,7 @@
 """Make the sandbox's weights: `python -m sandbox.pretrain STAGE`; a stage that was interrupted continues.
 
-Stages in order: `vae`, `text`, `base`, `encoder`, `lpips`. Nothing here is part of a sweep.
+Stages in order: `vae`, `text`, `base`, `encoder`, `lpips`; `refine` goes on from the base's committed weights.
+Nothing here is part of a sweep.
 """
 
 import argparse
@@ -27,7 +28,13 @@ def _text(args: argparse.Namespace) -> None:
 def _base(args: argparse.Namespace) -> None:
     from sandbox import flow
 
-    flow.train(args.out / "base", args.work, steps=args.steps or 8000, seed=args.seed)
+    flow.train(args.out / "base", args.work, steps=args.steps or 3500, seed=args.seed)
+
+
+def _refine(args: argparse.Namespace) -> None:
+    from sandbox import flow
+
+    flow.train(args.out / "base", args.work, flow.REFINE, steps=args.steps or 6000, seed=args.seed + 1, peak_lr=1e-3)
 
 
 def _encoder(args: argparse.Namespace) -> None:
@@ -42,7 +49,7 @@ def _lpips(args: argparse.Namespace) -> None:
     encoder.train_lpips(args.out / "lpips", steps=args.steps or 1200, seed=args.seed)
 
 
-STAGES = {"vae": _vae, "text": _text, "base": _base, "encoder": _encoder, "lpips": _lpips}
+STAGES = {"vae": _vae, "text": _text, "base": _base, "refine": _refine, "encoder": _encoder, "lpips": _lpips}
 
 
 def main() -> None:
