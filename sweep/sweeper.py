@@ -2,14 +2,17 @@
 
 What a job returns are its objectives; what it wants Optuna to know besides (constraints, attributes, pictures) it sets
 on its trial itself, before it returns, through `sweep.study.live_trial`. However a job ends, its trial is told and the
-study goes on; only Ctrl-C ends it, and leaves the trial to be continued by the same command.
+study goes on. Ctrl-C ends it, and so does a fault of the input, which every further trial would share; either leaves
+the trial to be continued by the same command.
 """
 
 import math
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -20,12 +23,17 @@ from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial, TrialState
 
+from sweep.errors import InputError
 from sweep.progress import SweepProgress
 from sweep.recipes import Recipe, flat, read_recipe
 from sweep.samplers import sampler_for
 from sweep.settings import SearchSettings, StudySettings
 from sweep.space import Arguments, Space, as_override, read_arguments, suggest
 from sweep.study import FINISHED, live_trial, open_study, study_folder, study_lock
+from trainer.base import BaseError
+from trainer.examples import DatasetError
+
+ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Driver:
 
         Raises:
             ValueError: for anything wrong with the command, the configuration or the study; nothing has run then.
+            InputError: for a fault of the input that a job ran into, or when no trial of the study completed.
         """
         given = read_arguments(arguments, self.search.params, self.loader)
         self._check(given)
@@ -76,7 +85,9 @@ class Driver:
             for trial in self._trials(study, given.space):
                 self._run(study, trial, given)
             self.progress.finish(study)
-            return study.get_trials()
+            trials = study.get_trials()
+        _refuse_nothing(trials, self.folder)
+        return trials
 
     def _check(self, given: Arguments) -> None:
         """Composes every choice once, so that an unknown one is refused now and not in the third hour.
@@ -108,6 +119,10 @@ class Driver:
         for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.sampler = sampler_for(self.search, left.number)
             trial = live_trial(study, left.number)
+            if left.user_attrs.get("attempts", 0) >= ATTEMPTS:
+                trial.set_user_attr("reason", f"the process was killed in it {ATTEMPTS} times (out of memory?)")
+                self.progress.end(study, study.tell(trial, state=TrialState.FAIL))
+                continue
             suggest(trial, space)
             yield trial
         while len(study.get_trials(deepcopy=False, states=FINISHED)) < self.search.n_trials:
@@ -122,7 +137,13 @@ class Driver:
         params = [as_override(key, value) for key, value in trial.params.items()]
         self.progress.begin(study, trial)
         began = time.monotonic()
-        result = self._launch([*given.fixed, *params, f"hydra.sweep.subdir={trial.number:04d}"], trial.number)
+        attempts = trial.user_attrs.get("attempts", 0)
+        trial.set_user_attr("attempts", attempts + 1)
+        try:
+            result = self._launch([*given.fixed, *params, f"hydra.sweep.subdir={trial.number:04d}"], trial.number)
+        except BaseException:  # Ctrl-C and a fault of the input say nothing against the trial
+            trial.set_user_attr("attempts", attempts)
+            raise
         trial.set_user_attr("seconds", round(time.monotonic() - began, 2))
         if isinstance(result, Failure):
             trial.set_user_attr("reason", result.reason)
@@ -136,17 +157,26 @@ class Driver:
         self.progress.end(study, told)
 
     def _launch(self, overrides: list[str], number: int) -> list[float] | Failure:
-        """One job through the launcher. The edge of a trial: whatever goes wrong in a job becomes a reason here."""
+        """One job through the launcher. The edge of a trial: whatever goes wrong in a job becomes a reason here.
+
+        Raises:
+            InputError: if what went wrong is the input's fault; the trial is then not told anything.
+        """
         try:
             [job] = self.launcher.launch([overrides], initial_job_idx=number)
         except SystemExit as exit_:  # Hydra's run_job lets it through
             return Failure(f"the job called sys.exit({exit_.code!r})", traceback.format_exc())
         except Exception as error:  # a launcher's own: a killed worker, a lost node
             return _failure(error)
+        # `return_value` would raise the job's exception and print about it; the status is looked at instead.
+        if job.status == JobStatus.FAILED and _is_study_wide(job._return_value):
+            raise InputError(
+                f"{job._return_value}\n  Trial {number:04d} met this and is not counted:"
+                " put it right, and the same command continues the study."
+            ) from job._return_value
         return self._values(job)
 
     def _values(self, job: JobReturn) -> list[float] | Failure:
-        # `return_value` would raise the job's exception and print about it; the status has been looked at instead.
         value: Any = job._return_value
         if job.status == JobStatus.FAILED:
             return _failure(value)
@@ -156,6 +186,24 @@ class Driver:
             return Failure(f"the job returned {value!r} where {', '.join(names)} were expected")
         odd = [f"{name} is {v}" for name, v in zip(names, values, strict=True) if not math.isfinite(v)]
         return Failure("; ".join(odd)) if odd else [float(v) for v in values]
+
+
+def _refuse_nothing(trials: Sequence[optuna.trial.FrozenTrial], folder: Path) -> None:
+    """A sweep in which nothing was scored has not succeeded."""
+    if not any(trial.state == TrialState.COMPLETE for trial in trials):
+        reasons = list(dict.fromkeys(str(trial.user_attrs.get("reason", "no reason recorded")) for trial in trials))
+        raise InputError(f"no trial completed: {'; '.join(reasons[:3])}.\n  Traces: {folder}/*/traceback.txt")
+
+
+def _is_study_wide(error: BaseException) -> bool:
+    """Whether every trial of the study would run into this, so that none of them is to blame."""
+    if isinstance(error, InputError | DatasetError | BaseError):
+        return True
+    if "metrics.images" not in sys.modules:  # who raised a ScoreError has loaded it, and torch with it
+        return False
+    from metrics.images import ScoreError
+
+    return isinstance(error, ScoreError)
 
 
 def _failure(error: BaseException) -> Failure:

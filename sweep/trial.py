@@ -249,6 +249,9 @@ def _candidate(run: Run, checkpoint: "Checkpoint", strength: float) -> "tuple[Ca
     run.steps("sample", 0, len(prompts), f"step {checkpoint.step} at strength {strength:g}")
     with run.clock.time("sample"):
         drawn = sample(run.bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
+    if not all(bool(picture.isfinite().all()) for picture in drawn):
+        # This trial's fault; to the judge it would be a fault of the input, which stops a sweep.
+        raise RuntimeError(f"samples at step {checkpoint.step} are not finite: the training diverged")
     with run.clock.time("score"):
         scores = run.bench.judge.score(drawn, run.bench.base_images, prompts)
     run.steps("score", len(prompts), len(prompts), f"style {scores.style:.3f}, composition {scores.composition:.3f}")

@@ -70,6 +70,32 @@ def test_a_killed_sweep_continues_and_suggests_what_it_would_have_suggested(toy:
     assert runs == [1, 1, 2, 1, 1, 1], "only the trial that was interrupted runs twice, in its own folder"
 
 
+def test_a_fault_of_the_input_stops_the_sweep_and_the_trial_is_run_again(toy: Run, tmp_path: Path) -> None:
+    stopped = toy("behave=input", "search.n_trials=4")
+    assert stopped.code != 0
+    assert "the toy's pictures are gone" in stopped.err and "Trial 0002" in stopped.err
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.RUNNING]
+    again = toy("behave=input", "search.n_trials=4")
+    assert again.code == 0, again.text
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 4
+
+
+def test_a_sweep_in_which_no_trial_completes_does_not_end_well(toy: Run) -> None:
+    ran = toy("behave=all_raise", "search.n_trials=2")
+    assert ran.code != 0
+    assert "no trial completed: RuntimeError: every toy broke" in ran.err
+
+
+def test_a_trial_that_kills_its_process_again_and_again_is_given_up(toy: Run, tmp_path: Path) -> None:
+    for _ in range(3):
+        assert toy("behave=always_kill", "search.n_trials=4").code == -signal.SIGKILL
+    last = toy("behave=always_kill", "search.n_trials=4")
+    assert last.code == 0, last.text
+    assert trials(tmp_path)[2].state == TrialState.FAIL
+    assert "killed in it 3 times" in trials(tmp_path)[2].user_attrs["reason"]
+    assert len(trials(tmp_path)) == 4
+
+
 def test_more_trials_are_added_to_a_finished_study_and_none_is_run_again(toy: Run, tmp_path: Path) -> None:
     assert toy("search.n_trials=2").code == 0
     again = toy("search.n_trials=2")

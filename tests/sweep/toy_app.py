@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from sweep.errors import InputError
 from sweep.settings import SearchSettings, StudySettings
 from sweep.study import live_trial, load_study
 
@@ -27,7 +28,7 @@ class Toy:
     x: float = 0.5
     n: int = 3
     colour: str = "red"
-    behave: str = "well"  # raise | nan | exit | kill | wait: what trial `when` does
+    behave: str = "well"  # raise | nan | exit | kill | always_kill | input | wait, all_raise: what trial `when` does
     when: int = 2
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings(params={"x": "interval(0,1)", "n": "range(0,6)"}, n_trials=6)
@@ -60,6 +61,8 @@ def main(config: DictConfig) -> tuple[float, float]:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with (folder / "runs.txt").open("a") as runs:
         runs.write(f"x={config.x} n={config.n} colour={config.colour}\n")
+    if config.behave == "all_raise":
+        raise RuntimeError("every toy broke")
     if number == config.when and config.behave != "well":
         if config.behave == "nan":
             return math.nan, 1.0
@@ -76,7 +79,9 @@ def _misbehave(how: str, folder: Path) -> None:
         raise RuntimeError("the toy broke")
     if how == "exit":
         sys.exit(3)
-    if how == "kill" and first_time:
+    if how == "input" and first_time:
+        raise InputError("the toy's pictures are gone")
+    if how == "always_kill" or (how == "kill" and first_time):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "wait" and first_time:
         time.sleep(60)
