@@ -11,11 +11,11 @@ import lpips
 import numpy as np
 import open_clip
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from sandbox import text, words
+from sandbox import checkpoint, text, words
 from sandbox.media import MEDIA
 from sandbox.world import Scene, draw, random_scene
 
@@ -82,19 +82,30 @@ def _said(scene: Scene, rng: np.random.Generator) -> str:
     return words.caption(scene, frozenset(p for p in words.PARTS if p != "emotion" and rng.random() < 0.8))
 
 
-def train_encoder(out: Path, *, steps: int, seed: int, batch: int = 96) -> None:
-    """Train the open_clip model and write its folder."""
+def train_encoder(out: Path, work: Path, *, steps: int, seed: int, batch: int = 96) -> None:
+    """Train the open_clip model and write its folder.
+
+    An interrupted training continues from its checkpoint; where there is none, it goes on from the weights in `out`.
+    """
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     tokenizer = text.clip_tokenizer()
     config = model_config(len(tokenizer))
     model = open_clip.model.CLIP(
         embed_dim=config["embed_dim"], vision_cfg=config["vision_cfg"], text_cfg=dict(config["text_cfg"])
     )
     heads = _Heads(config["embed_dim"])
+    weights = out / "open_clip_model.safetensors"
+    if weights.exists():
+        model.load_state_dict(load_file(weights))
     pixels, scenes = world(6000, seed)
     optimiser = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=0.05)
-    for step in range(steps):
+    start = 0
+    if state := checkpoint.load(work / "encoder.pt"):
+        for part, name in ((model, "model"), (heads, "heads"), (optimiser, "optimiser")):
+            part.load_state_dict(state[name])
+        start = state["step"]
+    for step in range(start, steps):
+        rng = np.random.default_rng([seed, step])
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * min(1, (step + 1) / 100, (steps - step) / (0.5 * steps))
         x, rows = _batch(pixels, rng, batch)
@@ -117,6 +128,8 @@ def train_encoder(out: Path, *, steps: int, seed: int, batch: int = 96) -> None:
         optimiser.step()
         if step % 100 == 99:
             print(f"encoder step {step + 1}/{steps} contrast {contrast.item():.3f} subject {right:.2f}", flush=True)
+            parts = {"model": model.state_dict(), "heads": heads.state_dict(), "optimiser": optimiser.state_dict()}
+            checkpoint.save(work / "encoder.pt", {**parts, "step": step + 1})
     out.mkdir(parents=True, exist_ok=True)
     preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
     (out / "open_clip_config.json").write_text(

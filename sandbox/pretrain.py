@@ -40,7 +40,7 @@ def _refine(args: argparse.Namespace) -> None:
 def _encoder(args: argparse.Namespace) -> None:
     from sandbox import encoder
 
-    encoder.train_encoder(args.out / "encoder", steps=args.steps or 2500, seed=args.seed)
+    encoder.train_encoder(args.out / "encoder", args.work, steps=args.steps or 2500, seed=args.seed)
 
 
 def _lpips(args: argparse.Namespace) -> None:
