@@ -58,7 +58,7 @@ def read_examples(folder: str | Path, *, limit: int | None = None, subset_seed: 
     for path in paths:
         try:
             examples.append(_read_example(path))
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError on some broken PNGs
+        except (OSError, ValueError) as error:
             faults.append(f"{path}: {error}")
     if faults:
         raise DatasetError(list_faults("files that cannot be used", faults))
@@ -90,7 +90,9 @@ def _check_picture(path: Path) -> tuple[int, int]:
             turned = picture.getexif().get(0x0112) in _TURNED
     except Image.UnidentifiedImageError as error:
         raise ValueError("not a picture") from error
-    except (OSError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"too many pixels to be opened safely, make it smaller ({error})") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError on some broken PNGs
         raise ValueError(f"cannot be decoded ({error})") from error
     return (height, width) if turned else (width, height)
 

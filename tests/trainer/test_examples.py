@@ -95,3 +95,13 @@ def test_transparent_parts_lie_over_white(tmp_path: Path) -> None:
     picture.putpixel((1, 0), (0, 0, 0, 255))
     picture.save(tmp_path / "clear.png")
     assert read_picture(tmp_path / "clear.png")[:, 0].T.tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
+def test_a_picture_of_too_many_pixels_is_listed_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path / "huge.png", (40, 40))
+    (tmp_path / "text.png").write_text("no picture")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)  # Pillow refuses from twice that on
+    with pytest.raises(DatasetError, match=r"2 files(.|\n)*huge\.png: too many pixels(.|\n)*text\.png: not a picture"):
+        read_examples(tmp_path)
