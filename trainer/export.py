@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,6 +44,10 @@ _BLOCKS = {
 _MLP_RATIO = 4  # of FLUX's single blocks: linear1 has 3 + 4 times the width as rows
 
 
+class LoraError(ValueError):
+    """A LoRA file cannot be read, written in another layout, or used with this base; the message names the file."""
+
+
 Layers = dict[str, tuple[Tensor, Tensor]]  # diffusers' layer name -> down (r, in) and up (out, r), scale baked in
 
 
@@ -50,7 +55,7 @@ def to_kohya(path: str | Path, out: str | Path) -> Path:
     """Write a PEFT-layout LoRA in kohya's layout, for ComfyUI, Forge and kohya's scripts.
 
     Raises:
-        ValueError: a layer that kohya's layout has no name for.
+        LoraError: a layer that kohya's layout has no name for.
     """
     layers, metadata = _read_peft(Path(path))
     weights: dict[str, Tensor] = {}
@@ -64,7 +69,7 @@ def to_kohya(path: str | Path, out: str | Path) -> Path:
                 weights[f"{name}.lora_up.weight"] = up
                 weights[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
         if block:
-            raise ValueError(f"{path}: kohya's layout has no layer for {sorted(block)} of {kind} block {number}")
+            raise LoraError(f"{path}: kohya's layout has no layer for {sorted(block)} of {kind} block {number}")
     return _write(Path(out), weights, metadata)
 
 
@@ -72,7 +77,7 @@ def read_lora(path: str | Path) -> Layers:
     """The layers of a LoRA file of either layout, with alpha / rank baked in.
 
     Raises:
-        ValueError: the file is no LoRA of a Flux transformer in one of the two layouts.
+        LoraError: the file is no LoRA of a Flux transformer in one of the two layouts.
     """
     return (_read_kohya if _is_kohya(Path(path)) else _read_peft)(Path(path))[0]
 
@@ -81,7 +86,7 @@ def to_peft(path: str | Path, out: str | Path) -> Path:
     """Write a LoRA of either layout in the PEFT layout with alpha = rank, which every tool reads alike.
 
     Raises:
-        ValueError: a layer the layout does not know.
+        LoraError: a layer the layout does not know.
     """
     layers, metadata = _read_kohya(Path(path)) if _is_kohya(Path(path)) else _read_peft(Path(path))
     weights = {}
@@ -98,27 +103,44 @@ def _is_kohya(path: Path) -> bool:
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Weights and metadata of a safetensors file."""
     if not path.is_file():
-        raise ValueError(f"no such LoRA file: {path}")
+        raise LoraError(f"no such LoRA file: {path}")
     try:
         with safe_open(path, framework="pt") as file:
             # safe_open is no mapping
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise LoraError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _read_peft(path: Path) -> tuple[Layers, dict[str, str]]:
     weights, metadata = _open(path)
-    config = json.loads(metadata.pop("lora_adapter_metadata", "{}"))
+    config = _adapter_config(path, metadata)
     layers: Layers = {}
     for key, down in weights.items():
         if key.endswith(".lora_A.weight"):
             name = key.removesuffix(".lora_A.weight")
+            if f"{name}.lora_B.weight" not in weights:
+                raise LoraError(f"{path}: layer {name} has no lora_B.weight")
             scale = config.get("transformer.lora_alpha", down.shape[0]) / config.get("transformer.r", down.shape[0])
             layers[name.removeprefix("transformer.")] = down, weights[f"{name}.lora_B.weight"] * scale
     if 2 * len(layers) != len(weights):
-        raise ValueError(f"{path} is not a LoRA in the PEFT layout of a Flux transformer")
+        raise LoraError(f"{path} is not a LoRA in the PEFT layout of a Flux transformer")
     return layers, metadata
+
+
+def _adapter_config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """PEFT's settings, taken out of the metadata: "transformer.r", "transformer.lora_alpha"."""
+    try:
+        config = dict(json.loads(metadata.pop("lora_adapter_metadata", "{}")))
+    except (ValueError, TypeError) as error:
+        raise LoraError(f"{path}: its lora_adapter_metadata is not a JSON object: {error}") from error
+    patterns = [key for key in ("rank_pattern", "alpha_pattern") if config.get(f"transformer.{key}")]
+    if patterns:
+        raise LoraError(
+            f"{path}: {' and '.join(patterns)} give layers their own rank or alpha, which is not read here;"
+            " save the LoRA with one rank and one alpha for all layers"
+        )
+    return config
 
 
 def _read_kohya(path: Path) -> tuple[Layers, dict[str, str]]:
@@ -130,7 +152,9 @@ def _read_kohya(path: Path) -> tuple[Layers, dict[str, str]]:
         name = key.removesuffix(".lora_down.weight")
         found = re.fullmatch(r"lora_unet_(double|single)_blocks_(\d+)_(\w+)", name)
         if found is None or found[3] not in _BLOCKS[found[1]][1]:
-            raise ValueError(f"{path}: not a layer of Flux's blocks: {name}")
+            raise LoraError(f"{path}: not a layer of Flux's blocks: {name}")
+        if f"{name}.lora_up.weight" not in weights:
+            raise LoraError(f"{path}: layer {name} has no lora_up.weight")
         stack, table = _BLOCKS[found[1]]
         rank = down.shape[0]
         scale = weights.get(f"{name}.alpha", torch.tensor(float(rank))).item() / rank
@@ -145,7 +169,7 @@ def _by_block(layers: Layers) -> dict[tuple[str, int], Layers]:
     for name, pair in layers.items():
         found = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name)
         if found is None:
-            raise ValueError(f"kohya's layout has no layer for {name}")
+            raise LoraError(f"kohya's layout has no layer for {name}")
         blocks.setdefault(("single" if found[1] else "double", int(found[2])), {})[found[3]] = pair
     return blocks
 

@@ -33,7 +33,7 @@ from trainer.settings import CaptionSettings, MixSettings, OptimizerSettings, Tr
 
 
 class TrainingError(RuntimeError):
-    """The loss is no longer a number; the message says at which step and what to lower."""
+    """The training cannot go on, mostly since its loss is no longer a number; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ class _Trainee:
         base, settings = job.base, job.settings
         self.accelerator = Accelerator(cpu=base.device.type == "cpu", mixed_precision="no")
         if self.accelerator.num_processes > 1:
-            raise ValueError("one training runs in one process: start several trainings instead of `accelerate launch`")
+            raise TrainingError(
+                "one training runs in one process: start several trainings instead of `accelerate launch`"
+            )
         self.latents = encode_examples(base, job.examples, job.plan, job.cache)
         self.texts = Texts(base, job.cache)
         self.lora = Lora(base.transformer, settings.lora, settings.seed)

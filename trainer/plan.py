@@ -19,6 +19,10 @@ from trainer.seeds import derive_seed
 from trainer.settings import MixSettings
 
 
+class PlanError(ValueError):
+    """The sides of a mix cannot be laid out on this base; the message names the setting."""
+
+
 class Sized(Protocol):
     """What a plan needs to know of a picture."""
 
@@ -166,7 +170,7 @@ def make_plan(
 
     Raises:
         DatasetError: pictures with an edge below one step, or no pictures.
-        ValueError: a side smaller than one step, or limits that exclude it.
+        PlanError: a side smaller than one step, or limits that exclude it.
     """
     if not examples:
         raise DatasetError("a plan needs at least one picture")
@@ -183,11 +187,14 @@ def _plan_side(
 ) -> SidePlan:
     pixels = round(side * scale)
     if pixels < step:
-        raise ValueError(f"`mix.repeats.{side}`: {pixels} px at scale {scale} is less than one step of {step} px")
+        raise PlanError(
+            f"`mix.repeats.{side}`: {pixels} px at scale {scale} is less than one step of {step} px;"
+            f" sides of at least {ceil(step / scale)} can be trained"
+        )
     low = pixels // 2 if mix.min_side is None else round(mix.min_side * scale)
     high = pixels * 2 if mix.max_side is None else round(mix.max_side * scale)
     if not mix.no_upscale and not low <= pixels <= high:
-        raise ValueError(f"`mix.repeats.{side}` lies outside mix.min_side={mix.min_side} … mix.max_side={mix.max_side}")
+        raise PlanError(f"`mix.repeats.{side}` lies outside mix.min_side={mix.min_side} … mix.max_side={mix.max_side}")
     low = max(low, step)  # an edge of no px is no bucket
     fits, faults = [], []
     for index, example in enumerate(examples):

@@ -16,8 +16,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
+from trainer.base import BaseError
 from trainer.cache import TensorCache, content_key
-from trainer.export import read_lora
+from trainer.export import LoraError, read_lora
 from trainer.flow import pack, unpack
 from trainer.flux import FluxBase
 from trainer.lora import LoraLinear, plugged_in
@@ -44,7 +45,8 @@ def sample(
         (3, H, W) float32 in [0, 1] on the CPU, in the order of the prompts.
 
     Raises:
-        ValueError: a size that the base cannot draw, or a LoRA that does not fit it.
+        BaseError: a size that the base cannot draw.
+        LoraError: a file that is no LoRA, or does not fit the base.
     """
     pictures: dict[int, Tensor] = {}
     with _applied(base, lora, strength):
@@ -89,7 +91,7 @@ def _pixels(base: FluxBase, prompt: Prompt) -> tuple[int, int]:
     height, width = round(prompt.height * base.scale), round(prompt.width * base.scale)
     if not height or not width or height % base.step_px or width % base.step_px:
         unit = base.step_px / base.scale
-        raise ValueError(
+        raise BaseError(
             f"prompt `{prompt.text}`: width and height must be multiples of {unit:g} for this base,"
             f" got {prompt.width}x{prompt.height}"
         )
@@ -140,8 +142,8 @@ def _linear(base: FluxBase, name: str, shape: tuple[int, int], lora: Path) -> nn
     try:
         linear = base.transformer.get_submodule(name)
     except AttributeError as error:
-        raise ValueError(f"{lora} does not fit this base, which has no layer {name}") from error
+        raise LoraError(f"{lora} does not fit this base, which has no layer {name}") from error
     found = linear.out_features, linear.in_features
     if found != shape:
-        raise ValueError(f"{lora} does not fit this base: {name} is {found[0]}x{found[1]}, not {shape[0]}x{shape[1]}")
+        raise LoraError(f"{lora} does not fit this base: {name} is {found[0]}x{found[1]}, not {shape[0]}x{shape[1]}")
     return linear

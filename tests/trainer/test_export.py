@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.export import to_kohya, to_peft
+from trainer.export import LoraError, to_kohya, to_peft
 from trainer.flux import FluxBase
 from trainer.lora import Lora, write_peft
 from trainer.sample import sample
@@ -119,5 +119,22 @@ def test_an_unknown_layer_is_named(tmp_path: Path) -> None:
         "transformer.x_embedder.lora_B.weight": torch.ones(4, 1),
     }
     save_file(weights, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="no layer for x_embedder"):
+    with pytest.raises(LoraError, match="no layer for x_embedder"):
         to_kohya(tmp_path / "other.safetensors", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("pattern", ["rank_pattern", "alpha_pattern"])
+def test_layers_with_a_rank_or_alpha_of_their_own_are_refused(tmp_path: Path, pattern: str) -> None:
+    name = "transformer.transformer_blocks.0.attn.to_q"
+    weights = {f"{name}.lora_A.weight": torch.ones(1, 4), f"{name}.lora_B.weight": torch.ones(4, 1)}
+    config = {"transformer.r": 1, "transformer.lora_alpha": 1, f"transformer.{pattern}": {"to_q": 1}}
+    write_peft(tmp_path / "patterned.safetensors", weights, config, {})
+    with pytest.raises(LoraError, match=rf"patterned\.safetensors: {pattern} .* not read here"):
+        to_peft(tmp_path / "patterned.safetensors", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("down", ["transformer.a.lora_A.weight", "lora_unet_single_blocks_0_linear2.lora_down.weight"])
+def test_a_layer_with_half_its_weights_is_refused(tmp_path: Path, down: str) -> None:
+    save_file({down: torch.ones(1, 4)}, tmp_path / "half.safetensors")
+    with pytest.raises(LoraError, match="has no lora_"):
+        to_peft(tmp_path / "half.safetensors", tmp_path / "out.safetensors")

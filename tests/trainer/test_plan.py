@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.examples import DatasetError
-from trainer.plan import make_plan
+from trainer.plan import PlanError, make_plan
 from trainer.settings import MixSettings
 
 VECTORS = json.loads((Path(__file__).parent / "vectors/kohya_buckets.json").read_text())
@@ -123,7 +123,7 @@ def test_a_picture_below_one_step_is_named() -> None:
 
 
 def test_a_side_below_one_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="less than one step"):
+    with pytest.raises(PlanError, match="less than one step of 8 px; sides of at least 64"):
         make_plan([Picture(64, 64)], MixSettings({32: 1}), scale=0.125, step=8, seed=0)
 
 

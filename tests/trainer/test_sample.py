@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from trainer.base import BaseError
+from trainer.export import LoraError
 from trainer.flux import FluxBase
 from trainer.lora import Lora
 from trainer.sample import base_images, sample, sampler_sigmas
@@ -108,7 +110,7 @@ def test_base_images_are_drawn_once(base: FluxBase, tmp_path: Path, monkeypatch:
 
 
 def test_a_size_the_base_cannot_draw_is_refused(base: FluxBase) -> None:
-    with pytest.raises(ValueError, match="multiples of 64 for this base, got 500x512"):
+    with pytest.raises(BaseError, match="multiples of 64 for this base, got 500x512"):
         sample(base, [Prompt("a house", width=500)], SETTINGS)
 
 
@@ -116,15 +118,15 @@ def test_a_file_that_is_no_lora_is_refused_and_leaves_nothing(
     base: FluxBase, tmp_path: Path, weights_of: Callable[[], dict[str, object]]
 ) -> None:
     before = weights_of()
-    with pytest.raises(ValueError, match="no such LoRA file"):
+    with pytest.raises(LoraError, match="no such LoRA file"):
         sample(base, PROMPTS[:1], SETTINGS, lora=tmp_path / "missing.safetensors")
     (tmp_path / "text.safetensors").write_text("no safetensors")
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(LoraError, match="not a safetensors file"):
         sample(base, PROMPTS[:1], SETTINGS, lora=tmp_path / "text.safetensors")
     name = "transformer.transformer_blocks.0.attn.to_q"
     for layer, message in ((name, "to_q is 32x32, not 5x4"), (f"{name}.x", "no layer")):
         weights = {f"{layer}.lora_A.weight": torch.ones(1, 4), f"{layer}.lora_B.weight": torch.ones(5, 1)}
         save_file(weights, tmp_path / "other.safetensors")
-        with pytest.raises(ValueError, match=f"does not fit this base.*{message}"):
+        with pytest.raises(LoraError, match=f"does not fit this base.*{message}"):
             sample(base, PROMPTS[:1], SETTINGS, lora=tmp_path / "other.safetensors")
     assert weights_of() == before
