@@ -109,6 +109,7 @@ def start(task: Task, *, check: Check | None = None, keeps_folder: bool = True) 
     if {"--help", "-h"} & set(sys.argv[1:]):
         _print_help(task)
     if not keeps_folder:
+        _refuse_multirun()
         sys.argv += NO_FOLDER
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -126,6 +127,17 @@ def start(task: Task, *, check: Check | None = None, keeps_folder: bool = True) 
         if traces_wanted or (in_task and not _is_for_the_person(fault)):
             raise
         print(f"error: {message(fault)}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
+def _refuse_multirun() -> None:
+    """Ends a command that looks at one configuration and was asked for a sweep, before the study is touched."""
+    asked = [word for word in sys.argv[1:] if word in ("-m", "--multirun") or word.startswith("hydra.mode=")]
+    if asked:
+        print(
+            f"error: this command takes one configuration, without {asked[0]}; a sweep is python -m sweep -m",
+            file=sys.stderr,
+        )
         sys.exit(WRONG_INPUT)
 
 
