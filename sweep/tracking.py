@@ -6,6 +6,7 @@ goes into a run: no host name, no path outside the working folder, no key.
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,47 +15,66 @@ from sweep.schema import Config
 from sweep.study import study_folder
 
 
-def track(outcome: Outcome, config: Config, folder: Path) -> None:
-    """Writes the trial's run; does nothing, and imports nothing, with `track=off`."""
-    if not config.track.wandb:
-        return
-    import wandb
+def track(outcome: Outcome, config: Config, folder: Path, say: Callable[[str], None]) -> None:
+    """Writes the trial's run; does nothing, and imports nothing, with `track=off` or WANDB_MODE=disabled.
 
+    Never fails the trial, which is finished: what goes wrong is told in one line.
+    """
+    if not config.track.wandb or os.environ.get("WANDB_MODE") == "disabled":
+        return
     place = study_folder(config.study) if outcome.number is not None else folder
     kept = {name: os.environ.get(name) for name in ("WANDB_DIR", "WANDB_DATA_DIR")}
     os.environ |= {"WANDB_DIR": str(place), "WANDB_DATA_DIR": str(place / "wandb")}
-    (place / "wandb").mkdir(parents=True, exist_ok=True)
     try:
-        run = wandb.init(
-            project=config.track.project,
-            entity=config.track.entity,
-            group=config.study.name,
-            job_type="trial",
-            name=f"trial-{outcome.number:04d}" if outcome.number is not None else "single",
-            id=_run_id(config, outcome),
-            resume="allow",
-            mode=_mode(),
-            config=without_machine(outcome.config),
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                x_disable_meta=True,
-                x_disable_machine_info=True,
-                disable_git=True,
-                disable_code=True,
-                save_code=False,
-                host="",
-                program="stylesweep",
-            ),
-        )
-        _log(run, outcome, folder)
-        run.finish()
+        (place / "wandb").mkdir(parents=True, exist_ok=True)
+        mode = _mode()
+        try:
+            _write(outcome, config, folder, mode)
+        except Exception as error:  # as below
+            if mode == "offline":
+                raise
+            say(f"warning: Weights & Biases is out of reach, the run is written offline: {error}")
+            _write(outcome, config, folder, "offline")
+    # wandb raises its own errors, those of its service's mailbox, OSErrors and more; none is worth a trained LoRA.
+    except Exception as error:
+        say(f"warning: this trial is not in Weights & Biases ({type(error).__name__}: {error}); track=off for none")
     finally:
         for name, value in kept.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _write(outcome: Outcome, config: Config, folder: Path, mode: Literal["online", "offline"]) -> None:
+    import wandb
+
+    run = wandb.init(
+        project=config.track.project,
+        entity=config.track.entity,
+        group=config.study.name,
+        job_type="trial",
+        name=f"trial-{outcome.number:04d}" if outcome.number is not None else "single",
+        id=_run_id(config, outcome),
+        resume="allow",
+        mode=mode,
+        config=without_machine(outcome.config),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            disable_git=True,
+            disable_code=True,
+            save_code=False,
+            host="",
+            program="stylesweep",
+        ),
+    )
+    try:
+        _log(run, outcome, folder)
+    finally:
+        run.finish()
 
 
 def _log(run: Any, outcome: Outcome, folder: Path) -> None:

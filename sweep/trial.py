@@ -108,10 +108,10 @@ def run_trial(
         outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
         outcome.write(folder)
         _drop_states(run.training)
+        track(outcome, config, folder, steps.say)
     else:
         steps("already scored", 1, 1, "its outcome.json is read")
     record(outcome, config, folder)
-    track(outcome, config, folder)
     if number is None:
         _print_outcome(outcome, folder, steps)
     return outcome
