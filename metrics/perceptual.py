@@ -4,8 +4,8 @@ Serves diversity and memorisation, where it belongs: it tells near-copies from d
 composition (a change of style saturates it, facts/metrics.md 0.5) and stands in the tests as a negative control.
 
 The package ships only the linear heads; its constructor downloads the trunk. Here the trunk comes from a file: either
-`LPIPS.state_dict()` (given as `model_path`, which lpips loads loosely, so equality is checked afterwards) or a
-torchvision trunk such as alexnet-owt-7be5be79.pth, mapped onto lpips' slices.
+`LPIPS.state_dict()` or a torchvision trunk such as alexnet-owt-7be5be79.pth, mapped onto lpips' slices. Both are read
+as .safetensors or, by any other suffix, as a pickle of tensors alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from metrics.encoder import choose_device, file_hash
@@ -85,12 +87,10 @@ def load_lpips(path: Path, net: LpipsNet) -> Any:
     Raises:
         ScoreError: if the file holds another trunk, or is no weights file.
     """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ScoreError(f"`lpips_weights` {str(path)!r} is not a file of weights: {error}") from error
+    saved = _read_weights(path)
     complete = any(name.startswith("net.slice") for name in saved)
-    wanted = _build(net).state_dict()
+    model = _build(net)
+    wanted = model.state_dict()
     if complete:
         trunk = {name: saved.get(name) for name in wanted if name.startswith(("net.", "lin"))}
     else:
@@ -100,20 +100,27 @@ def load_lpips(path: Path, net: LpipsNet) -> Any:
         if tensor is None or tensor.shape != wanted[name].shape:
             fault = "is missing" if tensor is None else f"is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
             raise ScoreError(f"`lpips_weights` {str(path)!r} does not fit lpips_net={net}: {name} {fault}")
-    model = _build(net, path if complete else None)
-    if not complete:
-        model.load_state_dict(trunk, strict=False)
+    model.load_state_dict(trunk, strict=False)  # the heads are the package's where the file has none
     for name, value in model.state_dict().items():
         if name in trunk and not torch.equal(value, trunk[name].to(value.dtype)):
             raise ScoreError(f"`lpips_weights` {str(path)!r}: lpips did not take over {name}")
     return model.requires_grad_(False)
 
 
-def _build(net: LpipsNet, state: Path | None = None) -> Any:
-    """Return lpips.LPIPS without a download: a random trunk, overwritten by `state` where it is given."""
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ScoreError(f"`lpips_weights` {str(path)!r} is not a file of weights: {error}") from error
+
+
+def _build(net: LpipsNet) -> Any:
+    """Return lpips.LPIPS without a download: the package's heads on a random trunk."""
     import lpips
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # torchvision warns about lpips' `pretrained=`; nothing here depends on it.
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-        return lpips.LPIPS(net=net.value, pnet_rand=True, verbose=False, model_path=str(state) if state else None)
+        return lpips.LPIPS(net=net.value, pnet_rand=True, verbose=False)

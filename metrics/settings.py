@@ -43,7 +43,7 @@ class ScoreSettings:
     """How samples are scored. Raises ValueError for a value that cannot be meant."""
 
     encoder: str = "sandbox/weights/encoder"  # open_clip folder, or "NAME@WEIGHTS_FILE" for a built-in architecture
-    lpips_weights: str = "sandbox/weights/lpips/lpips.pt"  # LPIPS.state_dict() file or a torchvision trunk file
+    lpips_weights: str = "sandbox/weights/lpips/lpips.safetensors"  # LPIPS.state_dict() or a torchvision trunk
     lpips_net: LpipsNet = LpipsNet.squeeze  # the trunk that file holds
     lpips_side: int = 64  # px; pictures are brought to this square before lpips compares them
     device: str = "cpu"  # torch device of the encoders: "cpu", "cuda", "cuda:1" or "auto"

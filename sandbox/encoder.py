@@ -160,4 +160,4 @@ def train_lpips(out: Path, *, steps: int, seed: int, batch: int = 32) -> None:
         if step % 100 == 99:
             print(f"lpips step {step + 1}/{steps} loss {loss.item():.3f} subject {right:.2f}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    torch.save({k: v.half() for k, v in metric.state_dict().items()}, out / "lpips.pt")
+    save_file({k: v.half().contiguous() for k, v in metric.state_dict().items()}, out / "lpips.safetensors")

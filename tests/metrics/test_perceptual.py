@@ -8,6 +8,7 @@ from pathlib import Path
 import lpips
 import pytest
 import torch
+from safetensors.torch import save_file
 from scenes import pictures
 
 from metrics.images import ScoreError
@@ -33,6 +34,13 @@ def test_equal_pictures_are_nothing_apart(lpips_file):
 def test_every_tensor_of_the_file_is_in_the_model(lpips_file):
     saved = torch.load(lpips_file, weights_only=True)
     state = load_lpips(lpips_file, LpipsNet.squeeze).state_dict()
+    assert all(torch.equal(state[name], saved[name]) for name in state)
+
+
+def test_a_safetensors_file_is_read_like_a_pickle(lpips_file, tmp_path: Path):
+    saved = torch.load(lpips_file, weights_only=True)
+    save_file({name: tensor.clone() for name, tensor in saved.items()}, tmp_path / "lpips.safetensors")
+    state = load_lpips(tmp_path / "lpips.safetensors", LpipsNet.squeeze).state_dict()
     assert all(torch.equal(state[name], saved[name]) for name in state)
 
 
@@ -72,9 +80,10 @@ def test_a_file_with_half_a_trunk_is_refused(lpips_file, tmp_path: Path):
 
 
 def test_a_file_that_is_no_weights_file_is_refused(tmp_path: Path):
-    (tmp_path / "text.pt").write_text("not a model")
-    with pytest.raises(ScoreError, match="not a file of weights"):
-        load_lpips(tmp_path / "text.pt", LpipsNet.squeeze)
+    for name in ("text.pt", "text.safetensors"):
+        (tmp_path / name).write_text("not a model")
+        with pytest.raises(ScoreError, match="not a file of weights"):
+            load_lpips(tmp_path / name, LpipsNet.squeeze)
 
 
 def test_loading_leaves_the_global_random_state_alone(lpips_file):
