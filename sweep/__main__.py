@@ -50,6 +50,7 @@ class Place:
 
 Task = Callable[[Config, Place], Any]
 Check = Callable[[Mapping[str, Config]], None]
+Contents = Callable[[Mapping[str, Config]], dict[str, str]]
 
 
 def settings(config: DictConfig) -> Config:
@@ -70,12 +71,15 @@ def settings(config: DictConfig) -> Config:
     return Config(**parts)
 
 
-def start(task: Task, *, check: Check | None = None, keeps_folder: bool = True) -> None:
+def start(
+    task: Task, *, check: Check | None = None, contents: Contents | None = None, keeps_folder: bool = True
+) -> None:
     """Composes the configuration from the command line and runs the task on it, or a sweep of it with -m.
 
     Args:
         check: looks at every configuration of a sweep that can be told beforehand, before any trial; a single run is
             checked the same way. Raises ValueError for what cannot work.
+        contents: what a sweep's configurations read -> a hash of it; a study is continued only while it is the same.
         keeps_folder: whether the task has results to keep; if not, Hydra makes no folder for it.
     """
     in_task = False
@@ -104,7 +108,11 @@ def start(task: Task, *, check: Check | None = None, keeps_folder: bool = True) 
         if check is not None:
             check(made)
 
-    job.check = checked  # type: ignore[attr-defined]  # the sweeper gets this function from Hydra and looks for it
+    def read(configs: Mapping[str, DictConfig]) -> dict[str, str]:
+        return contents(_all_settings(configs)) if contents is not None else {}
+
+    # The sweeper gets this function from Hydra and looks for these.
+    job.check, job.contents = checked, read  # type: ignore[attr-defined]
     register()
     if {"--help", "-h"} & set(sys.argv[1:]):
         _print_help(task)
@@ -212,7 +220,12 @@ def main() -> None:
 
         check_inputs(configs)
 
-    start(train_and_score, check=check)
+    def contents(configs: Mapping[str, Config]) -> dict[str, str]:
+        from sweep.contents import contents
+
+        return contents(configs)
+
+    start(train_and_score, check=check, contents=contents)
 
 
 if __name__ == "__main__":

@@ -74,12 +74,13 @@ class Driver:
             InputError: for a fault of the input that a job ran into, or when no trial of the study completed.
         """
         given = read_arguments(arguments, self.search.params, self.loader)
-        self._check(given)
+        configs = self._check(given)
         recipes = [self._recipe(name, given) for name in self.search.enqueue]
         with study_lock(self.folder):
             groups = [key for key in given.space if key in self.config.hydra.runtime.choices]
             varied = [*given.space, *(group.split("/")[0] for group in groups)]
-            study = open_study(self.folder, self.search, given.space, flat(self.config, varied))
+            fixed = {**flat(self.config, varied), **getattr(self.task, "contents", lambda configs: {})(configs)}
+            study = open_study(self.folder, self.search, given.space, fixed)
             self._enqueue(study, recipes)
             self.progress.start(study, [recipe for recipe in recipes if recipe.misfit])
             for trial in self._trials(study, given.space):
@@ -89,7 +90,7 @@ class Driver:
         _refuse_nothing(trials, self.folder)
         return trials
 
-    def _check(self, given: Arguments) -> None:
+    def _check(self, given: Arguments) -> dict[str, DictConfig]:
         """Composes every choice once, so that an unknown one is refused now and not in the third hour.
 
         The task may bring a `check` of its own: it gets the configurations with what was chosen in each.
@@ -103,7 +104,9 @@ class Driver:
             elif isinstance(dist, IntDistribution | FloatDistribution):
                 lowest.append(as_override(key, dist.low))
         self.loader.load_sweep_config(self.config, [*given.fixed, *lowest])  # refuses keys that do not exist
-        check({chosen: self.loader.load_sweep_config(self.config, [*given.fixed, chosen]) for chosen in choices})
+        chosen = {choice: self.loader.load_sweep_config(self.config, [*given.fixed, choice]) for choice in choices}
+        check(chosen)
+        return {"": self.config, **chosen}
 
     def _recipe(self, name: str, given: Arguments) -> Recipe:
         return read_recipe(name, config=self.config, loader=self.loader, fixed=given.fixed, space=given.space)

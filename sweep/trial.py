@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.contact_sheet import contact_sheet, save_pictures
+from sweep.contents import content_id, judge_files
 from sweep.outcome import SHEET, Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
 from sweep.progress import StepProgress
 from sweep.record import record
@@ -118,13 +119,11 @@ def run_trial(
 
 
 def identify(config: Config, base_id: str) -> str:
-    """A hash of everything the values depend on: settings, base, pictures and captions, versions."""
+    """A hash of everything the values depend on: settings, base, judges, pictures and captions, versions."""
     plain = plain_config(config)
     parts = [json.dumps({key: value for key, value in plain.items() if key not in NO_PART}, sort_keys=True), base_id]
-    for place in (config.data.path, config.data.references, config.eval.others):
-        for file in sorted(Path(place).iterdir()) if place else []:
-            if file.is_file():
-                parts += [file.name, blake2b(file.read_bytes()).hexdigest()]
+    places = [config.data.path, config.data.references, config.eval.others, *judge_files(config.score).values()]
+    parts += [content_id(place) for place in places if place]
     return blake2b("\x1f".join([*parts, json.dumps(versions())]).encode(), digest_size=16).hexdigest()
 
 

@@ -1,0 +1,46 @@
+"""What is in the files a study reads: equal settings with other pictures or weights behind them are another study."""
+
+from collections.abc import Mapping
+from hashlib import blake2b, file_digest
+from pathlib import Path
+
+from metrics.settings import ScoreSettings
+from sweep.schema import Config
+from trainer.base import component_ids, find_base
+
+
+def content_id(place: str | Path) -> str:
+    """A hash of a file, or of a folder's files and their names; hidden ones and folders in it do not count."""
+    place = Path(place).expanduser()
+    if place.is_file():
+        with place.open("rb") as file:
+            return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+    files = [file for file in sorted(place.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    names = "\x1f".join(f"{file.name}\x1f{content_id(file)}" for file in files)
+    return blake2b(names.encode(), digest_size=16).hexdigest()
+
+
+def judge_files(score: ScoreSettings) -> dict[str, str]:
+    """Setting -> the file or folder behind it, for what the judges are loaded from."""
+    _, _, file = score.encoder.partition("@")
+    places = {"score.encoder": file or score.encoder, "score.lpips_weights": score.lpips_weights}
+    return {key: place for key, place in places.items() if place}
+
+
+def contents(configs: Mapping[str, Config]) -> dict[str, str]:
+    """What all configurations of a study read -> hash of what is in it.
+
+    Args:
+        configs: what was chosen -> the configuration it gives, already checked: every file is there.
+    """
+    found: dict[str, str] = {}
+    for config in configs.values():
+        base = config.base.path
+        if f"base.path {base}: transformer" not in found:
+            found |= {f"base.path {base}: {part}": hashed for part, hashed in component_ids(find_base(base)).items()}
+        folders = {"data.path": config.data.path, "data.references": config.data.references}
+        for key, place in {**folders, "eval.others": config.eval.others, **judge_files(config.score)}.items():
+            name = f"content of {key} {place}"
+            if place and name not in found:
+                found[name] = content_id(place)
+    return found
