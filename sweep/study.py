@@ -30,8 +30,29 @@ def study_folder(settings: StudySettings) -> Path:
 
 
 def storage(folder: Path) -> optuna.storages.RDBStorage:
-    """The study's database; a minute's patience with other readers, the dashboard for one."""
-    return optuna.storages.RDBStorage(f"sqlite:///{folder / DATABASE}", engine_kwargs={"connect_args": {"timeout": 60}})
+    """The study's database; a minute's patience with other readers, the dashboard for one.
+
+    Raises:
+        InputError: if the file is damaged, or another process holds it for longer than that.
+    """
+    file = folder / DATABASE
+    with _readable(file):
+        return optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turns what SQLite says of a damaged or locked file into one message."""
+    from sqlalchemy.exc import DatabaseError
+
+    try:
+        yield
+    except (DatabaseError, optuna.exceptions.StorageInternalError, RuntimeError) as fault:
+        reason = str(getattr(fault, "orig", None) or fault.__cause__ or fault).splitlines()[0]
+        raise InputError(
+            f"{file} cannot be used: {reason}.\n  If another program has it open, end that one; if the file is"
+            f" damaged, move it away and start anew, or give a new study its own name: study.name={file.parent.name}_2"
+        ) from fault
 
 
 def load_study(folder: Path, name: str | None = None) -> optuna.Study:
@@ -43,9 +64,10 @@ def load_study(folder: Path, name: str | None = None) -> optuna.Study:
     if not (folder / DATABASE).is_file():
         raise InputError(f"{folder} has no study ({DATABASE}): make one with python -m sweep -m")
     # A cheap sampler: a reader suggests nothing.
-    return optuna.load_study(
-        study_name=name or folder.name, storage=storage(folder), sampler=optuna.samplers.RandomSampler()
-    )
+    with _readable(folder / DATABASE):
+        return optuna.load_study(
+            study_name=name or folder.name, storage=storage(folder), sampler=optuna.samplers.RandomSampler()
+        )
 
 
 def live_trial(study: optuna.Study, number: int) -> Trial:
@@ -66,13 +88,14 @@ def open_study(folder: Path, search: SearchSettings, space: Space, settings: Map
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=folder.name,
-        storage=storage(folder),
-        directions=["maximize"] * len(search.objectives),
-        load_if_exists=True,
-        sampler=optuna.samplers.RandomSampler(),
-    )
+    with _readable(folder / DATABASE):
+        study = optuna.create_study(
+            study_name=folder.name,
+            storage=storage(folder),
+            directions=["maximize"] * len(search.objectives),
+            load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),
+        )
     known = study.user_attrs
     if "space" not in known:
         with warnings.catch_warnings():

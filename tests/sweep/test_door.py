@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Ran, Run, command
+from optuna.distributions import CategoricalDistribution
 from PIL import Image
+
+from sweep.settings import SearchSettings
+from sweep.study import load_study, open_study
 
 DATA = ROOT / "sandbox" / "data" / "anatomy_engraving"
 
@@ -139,6 +143,20 @@ def test_the_other_commands_refuse_in_one_message_too(module: str, tmp_path: Pat
         "dashboard": [str(tmp_path)],
     }
     refused(command("-m", f"sweep.{module}", *wrong[module], cwd=ROOT))
+
+
+def test_a_study_with_another_space_is_refused_and_left_as_it_was(sweep: Run, tmp_path: Path) -> None:
+    study = tmp_path / "multirun" / "anatomy_engraving"
+    open_study(study, SearchSettings(), {"captions": CategoricalDistribution(("none", "edited"))}, {})
+    refused(sweep("-m"), "another search space", "study.name=anatomy_engraving_2", "was changed")
+    assert load_study(study).trials == []
+
+
+def test_a_study_that_cannot_be_read_is_refused(sweep: Run, tmp_path: Path) -> None:
+    study = tmp_path / "multirun" / "anatomy_engraving"
+    study.mkdir(parents=True)
+    (study / "study.db").write_text("this is not a database, however often one reads it\n" * 100)
+    refused(sweep("-m"), "study.db", "study.name=anatomy_engraving_2")
 
 
 @pytest.mark.parametrize("module", ["plan", "score", "report"])
