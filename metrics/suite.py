@@ -96,7 +96,8 @@ class Judge:
             references: held-out pictures of the style, (3, H, W) float in [0, 1], any sizes.
             others: frozen pool of other styles; without it the base images themselves are the style to leave.
             training: the pictures trained on; without them memorisation is not read.
-            training_nouns: their subjects; without them leakage is not read.
+            training_nouns: their subjects; without them leakage is not read. A constraint that is wanted and not
+                read has a diagnostic, such as `leakage_unmeasured`, of 1.
 
         Raises:
             ScoreError: for too few references, pictures that are not pictures, references that were trained on, or
@@ -169,6 +170,9 @@ class Judge:
         texts = [pairs.texts[i] for i in pairs.chosen]
         means = {name: prompt_means(values[pairs.chosen], texts) for name, values in reading.per_image.items()}
         tail = style_objective(means["style"], tail_weight=1.0, tail_share=self.settings.tail_share)
+        unread = [name for name in self.settings.constraints if name not in reading.constraints]
+        # Without training nouns, or training pictures, a wanted constraint is neither met nor broken: say so.
+        reading.diagnostics |= {f"{name}_unmeasured": 1.0 for name in unread}
         diagnostics = reading.diagnostics | {"style_mean": means["style"].mean(), "style_tail": tail}
         rest = np.setdiff1d(np.arange(len(pairs.texts)), pairs.chosen)
         if len(rest):

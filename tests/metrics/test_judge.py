@@ -185,6 +185,13 @@ def test_without_a_pool_the_base_is_the_style_to_leave(settings, base):
     assert set(scores.constraints) == {"failures"}
 
 
+def test_a_wanted_constraint_that_cannot_be_read_is_said_to_be_unmeasured(settings, base, scored):
+    scores = score(base, base, pictures("hatch", range(500, 516)), prompts(COUNT, seeds=2), settings)
+    assert scores.diagnostics["leakage_unmeasured"] == scores.diagnostics["memorisation_unmeasured"] == 1.0
+    assert not {"leakage", "memorisation"} & set(scores.constraints)
+    assert not [name for name in scored["flat"].diagnostics if name.endswith("_unmeasured")]
+
+
 def test_scoring_48_pairs_takes_less_than_3_s(judge):
     base, samples = pictures("flat", range(48)), pictures("hatch", range(48))
     judge.score(base, base, prompts(48, seeds=2))  # base images are read once per study
