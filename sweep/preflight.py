@@ -12,9 +12,10 @@ from metrics.settings import ScoreSettings
 from sweep.errors import InputError
 from sweep.schema import Config
 from sweep.study import study_folder
-from trainer.base import BaseError, find_base
+from trainer.base import BaseError, find_base, step_px
 from trainer.captions import check_captions
 from trainer.examples import DatasetError, Example, read_examples
+from trainer.plan import make_plan
 from trainer.settings import CaptionSettings, Group
 
 GB = 1e9
@@ -35,8 +36,10 @@ def check_inputs(configs: Mapping[str, Config]) -> None:
 
 
 def check_plan(configs: Mapping[str, Config]) -> None:
-    """Looks at what `sweep.plan` reads: the pictures and where the base lies."""
-    _raise_all(check for config in configs.values() for check in _checks(config) if check[0][0] in ("base", "data"))
+    """Looks at what `sweep.plan` reads: the pictures, the mix and where the base lies."""
+    _raise_all(
+        check for config in configs.values() for check in _checks(config) if check[0][0] in ("base", "data", "plan")
+    )
 
 
 def _raise_all(checks: Iterable[Check]) -> None:
@@ -58,7 +61,8 @@ def _checks(config: Config) -> Iterator[Check]:
     yield ("references", data.references), _references(data.references, config.score)
     yield ("others", config.eval.others), _others(config.eval.others)
     yield ("score", config.score), _score(config.score)
-    yield ("prompts", config.eval.prompts), _prompts(config)
+    yield ("plan", config.base.path, config.base.scale, data.path, data.limit, config.mix), _plan(config)
+    yield ("prompts", config.eval.prompts, config.base.path, config.base.scale), _prompts(config)
     yield ("disk", config.study), _disk(study_folder(config.study), config.study.min_free_gb)
 
 
@@ -74,6 +78,20 @@ def _data(config: Config, captions: CaptionSettings) -> Iterator[str]:
         examples = _read("data.path", config.data.path, config.data.limit, config.data.subset_seed)
         check_captions(examples, captions)
     except DatasetError as fault:
+        yield str(fault)
+
+
+def _plan(config: Config) -> Iterator[str]:
+    """What keeps pictures and sides from becoming batches; what is wrong with either alone is told elsewhere."""
+    data = config.data
+    try:
+        step = step_px(find_base(config.base.path))
+        examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed)
+    except (BaseError, DatasetError):
+        return
+    try:
+        make_plan(examples, config.mix, scale=config.base.scale, step=step, seed=config.train.seed)
+    except ValueError as fault:
         yield str(fault)
 
 
@@ -123,6 +141,18 @@ def _prompts(config: Config) -> Iterator[str]:
             "`eval.prompts` must hold at least two different prompts of the group unrelated:"
             " composition is read between them"
         )
+    try:
+        step = step_px(find_base(config.base.path))
+    except BaseError:
+        return  # told elsewhere
+    for width, height in sorted({(prompt.width, prompt.height) for prompt in config.eval.prompts}):
+        if any(
+            round(edge * config.base.scale) % step or round(edge * config.base.scale) < step for edge in (width, height)
+        ):
+            yield (
+                f"`eval.prompts`: {width}x{height} is no size this base can draw: width and height must be multiples of"
+                f" {step / config.base.scale:g}"
+            )
 
 
 def _disk(folder: Path, min_free_gb: float) -> Iterator[str]:

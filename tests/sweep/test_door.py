@@ -124,6 +124,13 @@ def test_a_base_without_weights_is_refused_with_the_way_out(tmp_path: Path, eith
     refused(either("base.path=black-forest-labs/FLUX.1-dev"), "FLUX.1-dev", "licence", "hf download")
 
 
+def test_sizes_the_base_cannot_train_or_draw_are_refused(pictures: Path, sweep: Run) -> None:
+    Image.new("RGB", (400, 4)).save(pictures / "thin.png")
+    (pictures / "thin.txt").write_text("a line")
+    prompts = "eval.prompts=[{text: a girl, seed: 1, width: 500, height: 512, group: unrelated}]"
+    refused(sweep("-m", f"data.path={pictures}", prompts), "thin.png", "500x512", "multiples of 64")
+
+
 def test_a_disk_without_room_is_refused(either: Run) -> None:
     refused(either("study.min_free_gb=1e9"), "no room", "study.min_free_gb", "study.folder")
 
