@@ -102,7 +102,8 @@ def load_lpips(path: Path, net: LpipsNet) -> Any:
             raise ScoreError(f"`lpips_weights` {str(path)!r} does not fit lpips_net={net}: {name} {fault}")
     model.load_state_dict(trunk, strict=False)  # the heads are the package's where the file has none
     for name, value in model.state_dict().items():
-        if name in trunk and not torch.equal(value, trunk[name].to(value.dtype)):
+        given = trunk.get(name)
+        if given is not None and not torch.equal(value, given.to(value.dtype)):
             raise ScoreError(f"`lpips_weights` {str(path)!r}: lpips did not take over {name}")
     return model.requires_grad_(False)
 
