@@ -10,15 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metrics.images import ScoreError
+    from metrics.images import SampleError, ScoreError
     from metrics.settings import Constraint, ScoreSettings
     from metrics.suite import Judge, Scores, score
 
-__all__ = ["Constraint", "Judge", "ScoreError", "ScoreSettings", "Scores", "score"]
+__all__ = ["Constraint", "Judge", "SampleError", "ScoreError", "ScoreSettings", "Scores", "score"]
 
 _HOMES = {
     "Constraint": "metrics.settings",
     "Judge": "metrics.suite",
+    "SampleError": "metrics.images",
     "ScoreError": "metrics.images",
     "ScoreSettings": "metrics.settings",
     "Scores": "metrics.suite",

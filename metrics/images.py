@@ -18,25 +18,29 @@ class ScoreError(ValueError):
     """What is given cannot be scored; the message names the input, the rule and the value."""
 
 
-def check_images(images: Sequence[Tensor], name: str) -> None:
+class SampleError(ScoreError):
+    """These samples cannot be scored: the fault is their LoRA's, and another's samples may be fine."""
+
+
+def check_images(images: Sequence[Tensor], name: str, error: type[ScoreError] = ScoreError) -> None:
     """Refuse anything but finite (3, H, W) floats in [0, 1] with both edges of at least 16 px.
 
     Raises:
-        ScoreError: naming the first picture at fault.
+        ScoreError: or what is given as `error`, naming the first picture at fault.
     """
     for index, image in enumerate(images):
         where = f"{name}[{index}]"
         if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
-            raise ScoreError(f"{where} must be a tensor of shape (3, H, W), got {_shape(image)}")
+            raise error(f"{where} must be a tensor of shape (3, H, W), got {_shape(image)}")
         if not image.is_floating_point():
-            raise ScoreError(f"{where} must hold floats in [0, 1], got {image.dtype}")
+            raise error(f"{where} must hold floats in [0, 1], got {image.dtype}")
         if min(image.shape[1:]) < 16:
-            raise ScoreError(f"{where} must be at least 16 px on both edges, got {_shape(image)}")
+            raise error(f"{where} must be at least 16 px on both edges, got {_shape(image)}")
         low, high = (float(v) for v in image.aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ScoreError(f"{where} must be finite, got NaN or infinity: did the training diverge?")
+            raise error(f"{where} must be finite, got NaN or infinity: did the training diverge?")
         if low < -1e-3 or high > 1 + 1e-3:
-            raise ScoreError(f"{where} must lie in [0, 1], got [{low:.3g}, {high:.3g}]")
+            raise error(f"{where} must lie in [0, 1], got [{low:.3g}, {high:.3g}]")
 
 
 def _shape(image: object) -> str:

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metrics.adherence import adherence_change
-from metrics.composition import composition, distance_matrix, floor_distance, floor_distances, null_distance
+from metrics.composition import (
+    RANGE_AT_LEAST,
+    composition,
+    distance_matrix,
+    floor_distance,
+    floor_distances,
+    null_distance,
+)
 from metrics.diversity import diversity_ratio
 from metrics.encoder import Encoder
 from metrics.features import Features, StyleEncoder, column
@@ -84,17 +91,28 @@ def read_style(pairs: Pairs, spaces: Sequence[StyleSpace], pool: Sequence[Featur
 
 
 def read_composition(pairs: Pairs, floors: dict[str, list[float]]) -> Reading:
-    """Return composition kept, and the diversity of layouts; `floors` keeps each base image's redrawings' distances."""
+    """Return composition kept, and the diversity of layouts; `floors` keeps each base image's redrawings' distances.
+
+    Samples that are as near to other prompts' base images as a restyling is (`composition_collapsed`) keep nothing, 0.
+
+    Raises:
+        ScoreError: if the base images of different prompts cannot be told apart either.
+    """
     for image, features in zip(pairs.base_images, pairs.known, strict=True):
         if features.key not in floors:
             floors[features.key] = floor_distances(image)
     floor = floor_distance([floors[pairs.known[i].key] for i in pairs.chosen])
     matrix = distance_matrix(pairs.base_images, pairs.samples)
-    null = null_distance(matrix[np.ix_(pairs.chosen, pairs.chosen)], [pairs.texts[i] for i in pairs.chosen])
-    kept = composition(matrix.diagonal(), null=null, floor=floor)
+    texts = [pairs.texts[i] for i in pairs.chosen]
+    null = null_distance(matrix[np.ix_(pairs.chosen, pairs.chosen)], texts)
     some, before = ([images[i] for i in pairs.chosen] for images in (pairs.samples, pairs.base_images))
-    ratio = diversity_ratio(distance_matrix(some, some), distance_matrix(before, before))
-    marks = {"composition_null": null, "composition_floor": floor, "diversity_layout": ratio}
+    base_matrix = distance_matrix(before, before)
+    ratio = diversity_ratio(distance_matrix(some, some), base_matrix)
+    # The base's own pictures can be told apart, and these samples cannot: their fault, so their score.
+    collapsed = null - floor < RANGE_AT_LEAST <= null_distance(base_matrix, texts) - floor
+    kept = np.zeros(len(matrix)) if collapsed else composition(matrix.diagonal(), null=null, floor=floor)
+    marks = {"composition_null": null, "composition_floor": floor, "composition_collapsed": float(collapsed)}
+    marks["diversity_layout"] = ratio
     return Reading({"composition": kept}, {}, marks)
 
 

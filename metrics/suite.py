@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metrics.encoder import Encoder
 from metrics.features import FeatureReader, unique
-from metrics.images import ScoreError, check_images, content_key
+from metrics.images import SampleError, ScoreError, check_images, content_key
 from metrics.perceptual import Lpips
 from metrics.readings import (
     CopyJudge,
@@ -131,8 +131,9 @@ class Judge:
             prompts: one per pair; objectives and constraints are read where group is "unrelated".
 
         Raises:
-            ScoreError: for unequal lengths or sizes, bad pictures, fewer than two unrelated prompts, or a style or
-                layouts that cannot be told apart.
+            SampleError: a ScoreError, for samples that are no pictures (NaN): this LoRA's fault alone.
+            ScoreError: for unequal lengths or sizes, bad base images, fewer than two unrelated prompts, or a style or
+                layouts of the base that cannot be told apart.
         """
         chosen = _check_pairs(samples, base_images, prompts)
         known = self._reader.read(base_images, keep=True)
@@ -149,6 +150,8 @@ class Judge:
             reading.add(read_leakage(pairs, self._nouns, self._training, self.settings.leak_rate))
         if self._copies is not None:
             reading.add(self._copies.read(pairs, self.settings, reading.diagnostics["diversity_layout"]))
+        if reading.diagnostics["composition_collapsed"]:
+            reading.constraints[Constraint.diversity] = self.settings.diversity_ratio  # as if nothing of it were left
         return reading
 
     def _style(self, pairs: Pairs) -> Reading:
@@ -235,7 +238,7 @@ def _check_pairs(
             "samples, base_images and prompts must be of one length, "
             f"got {len(samples)}, {len(base_images)} and {len(prompts)}"
         )
-    check_images(samples, "samples")
+    check_images(samples, "samples", SampleError)
     check_images(base_images, "base_images")
     for index, (sample, base) in enumerate(zip(samples, base_images, strict=True)):
         if sample.shape != base.shape:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scenes import Prompt, other_styles, pictures, prompts
 
-from metrics import Judge, ScoreError, Scores, ScoreSettings, score
+from metrics import Judge, SampleError, ScoreError, Scores, ScoreSettings, score
 from metrics.settings import Constraint
 
 COUNT = 24
@@ -164,6 +164,24 @@ def test_pictures_in_domain_are_diagnostics_only(judge, base):
     scores = judge.score(styled, base, texts)
     assert scores.style == 0.0 and scores.composition == 1.0
     assert scores.diagnostics["style_in_domain"] > 0.7
+
+
+def test_samples_that_fit_every_prompt_alike_keep_no_composition_and_are_not_feasible(judge):
+    base = pictures("flat", [2, 3])
+    scores = judge.score([torch.minimum(*base)] * 2, base, prompts(2))  # both pictures laid over each other
+    assert scores.diagnostics["composition_collapsed"] == 1.0
+    assert scores.composition == 0.0 and scores.constraints["diversity"] > 0
+
+
+def test_base_images_that_cannot_be_told_apart_are_refused(judge):
+    with pytest.raises(ScoreError, match="a base that draws noise has none") as refused:
+        judge.score(pictures("flat", [2, 2]), pictures("flat", [2, 2]), prompts(2))
+    assert not isinstance(refused.value, SampleError)
+
+
+def test_samples_that_are_no_numbers_are_their_loras_fault(judge, base):
+    with pytest.raises(SampleError, match="did the training diverge"):
+        judge.score([*base[:-1], base[-1] * torch.nan], base, prompts(COUNT))
 
 
 def test_several_sizes_are_scored_together(judge):
