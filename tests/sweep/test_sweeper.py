@@ -147,13 +147,13 @@ def test_ctrl_c_leaves_the_trial_to_the_next_run_and_two_drivers_never_meet(toy:
         text=True,
     )
     waiting = tmp_path / "multirun" / "toy" / "0002" / "seen"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not waiting.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     second = toy("behave=wait")
     assert second.code != 0 and f"being run by another process (id {driver.pid})" in second.err
     driver.send_signal(signal.SIGINT)
-    driver.communicate(timeout=30)
+    driver.communicate(timeout=150)
     assert driver.returncode != 0
     last = toy("behave=wait")
     assert last.code == 0, last.text
