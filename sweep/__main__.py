@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sweep.errors import InputError
+from sweep.errors import ImpossibleTrial, InputError
 from sweep.schema import Config, register
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -90,7 +90,11 @@ def start(
         node = HydraConfig.get()
         if node.mode == RunMode.MULTIRUN:
             in_task = True
-            return task(settings(config), _place(node, node.job.num))
+            try:
+                made = settings(config)
+            except InputError as fault:
+                raise ImpossibleTrial(str(fault)) from fault
+            return task(made, _place(node, node.job.num))
         try:
             made = settings(config)
             if check is not None:

@@ -11,3 +11,7 @@ class StudyMismatch(InputError):
 
 class StudyBusy(InputError):
     """Another process is running this study."""
+
+
+class ImpossibleTrial(ValueError):
+    """A combination that a search came to breaks a rule; that trial fails, the others do not."""

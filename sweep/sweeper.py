@@ -97,14 +97,18 @@ class Driver:
         """
         check = getattr(self.task, "check", lambda configs: None)
         check({"": self.config})
-        choices, lowest = [], []
+        choices, lowest, highest = [], [], []
         for key, dist in given.space.items():
             if isinstance(dist, CategoricalDistribution):
                 choices += [as_override(key, choice) for choice in dist.choices]
             elif isinstance(dist, IntDistribution | FloatDistribution):
                 lowest.append(as_override(key, dist.low))
-        self.loader.load_sweep_config(self.config, [*given.fixed, *lowest])  # refuses keys that do not exist
-        chosen = {choice: self.loader.load_sweep_config(self.config, [*given.fixed, choice]) for choice in choices}
+                highest.append(as_override(key, dist.high))
+        # All at their lowest and all at their highest: where every repeat is 0, or a limit is more than there is.
+        asked = [[choice] for choice in choices] + [corner for corner in (lowest, highest) if corner]
+        chosen = {
+            " ".join(words): self.loader.load_sweep_config(self.config, [*given.fixed, *words]) for words in asked
+        }
         check(chosen)
         return {"": self.config, **chosen}
 

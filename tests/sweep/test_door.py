@@ -115,6 +115,10 @@ def test_a_rule_broken_by_one_choice_is_refused_with_the_choice(sweep: Run) -> N
     refused(sweep("-m", "train.lora.rank=choice(8,0)"), "train.lora.rank=0", "at least 1")
 
 
+def test_a_search_that_can_reach_no_repeats_at_all_is_refused(sweep: Run) -> None:
+    refused(sweep("-m", "mix.repeats.512=range(0,6)", "mix.repeats.768=range(0,2)"), "mix.repeats.512=0", "mix.repeats")
+
+
 def test_all_broken_rules_are_named_at_once(either: Run) -> None:
     refused(either("train.lora.rank=0", "sample.steps=0", "score.confidence=2"), "rank", "steps", "confidence")
 
