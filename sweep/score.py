@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweep.__main__ import WRONG_INPUT, Place, start
-from sweep.progress import StepProgress
+from sweep.progress import StepProgress, shown
 from sweep.schema import Config
 
 
@@ -26,11 +26,13 @@ def main(arguments: list[str]) -> None:
         from sweep.trial import score_lora
 
         steps = StepProgress()
-        for strength, scores, sheet in score_lora(config, Path(files[0]), Path.cwd()):
+        out = Path(config.study.folder).absolute() / "scored"
+        out.mkdir(parents=True, exist_ok=True)
+        for strength, scores, sheet in score_lora(config, Path(files[0]), out):
             steps.say(f"strength {strength:g}: style {scores.style:.3f}, composition {scores.composition:.3f}")
             broken = [name for name, value in scores.constraints.items() if value > 0]
             steps.say(f"  feasible: {'no: ' + ', '.join(broken) if broken else 'yes'}")
-            steps.say(f"  pictures: {sheet}")
+            steps.say(f"  pictures: {shown(sheet)}")
 
     start(score_file, check=check, keeps_folder=False)
 

@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
 
 
-def command(*arguments: str, cwd: Path, timeout: float = 280) -> Ran:
+def command(*arguments: str, cwd: Path, timeout: float = 800) -> Ran:
     """Runs python with these arguments."""
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout

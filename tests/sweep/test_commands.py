@@ -21,11 +21,13 @@ from sweep.study import load_study
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    ((?:python -m|make) .*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
-# The sandbox as it is, with a training of a second instead of ten: enough for every step to happen.
-SMALL = ["train.budget.images_seen=24", "train.checkpoints=2", "sample.steps=3"]
+# The sandbox as it is, with a training of a second instead of ten: enough for every step to happen. What the base can
+# draw in three steps is not tested here, so every bound lets everything pass.
+LOOSE = ["score.constraints=[leakage]", "score.leak_rate=1", "score.style_range_at_least=1e-9"]
+SMALL = ["train.budget.images_seen=24", "train.checkpoints=2", "sample.steps=3", *LOOSE]
 SINGLE, SWEEP = "python -m sweep", "python -m sweep -m"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def small(text: str, home: Home) -> Ran:
     if words[0] == "sweep.dashboard":
         return command("-m", *words, "--help", cwd=ROOT)
     words = [str(next(home.trial.rglob("lora.safetensors"))) if w == "LORA_FILE" else w for w in words]
-    names = ["study.name=choices", "search.n_trials=1"] if any("choice(" in word for word in words) else []
-    return command("-m", *words, *names, *SMALL, f"study.folder={home.folder}", cwd=ROOT)
+    few = ["search.n_trials=1"] if "-m" in words else []
+    return command("-m", *words, *few, *SMALL, f"study.folder={home.folder}", cwd=ROOT)
 
 
 def test_the_readme_has_commands() -> None:
@@ -73,8 +75,6 @@ def test_a_command_of_the_readme_runs(text: str, home: Home) -> None:
     ran = {SINGLE: home.single, SWEEP: home.sweep}.get(text) or small(text, home)
     assert ran.code == 0, ran.text
     assert "Traceback" not in ran.text
-    for picture in ROOT.glob("lora_at_*.png"):
-        picture.unlink()
 
 
 @pytest.mark.parametrize("text", [c for c in COMMANDS if "data=folder" in c])
@@ -167,22 +167,28 @@ def test_the_same_configuration_is_not_computed_twice(home: Home) -> None:
 
 def test_a_trial_killed_in_its_training_continues_from_its_checkpoint(tmp_path: Path, home: Home) -> None:
     words = ["-m", "sweep", "-m", "search.n_trials=1", "search.enqueue=[]", "track=off", "captions=choice(edited)"]
-    words += ["sample.steps=3", "train.budget.images_seen=400", "train.checkpoints=20", f"study.folder={tmp_path}"]
+    words += [
+        "sample.steps=3",
+        "train.budget.images_seen=400",
+        "train.checkpoints=20",
+        f"study.folder={tmp_path}",
+        *LOOSE,
+    ]
     driver = subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 200
-    while len(list(tmp_path.rglob("record.json"))) < 3 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 600
+    while len(list(tmp_path.glob("**/step_*/record.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    made = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("record.json")}
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("**/step_*/record.json")}
     assert 3 <= len(made) < 20
     again = command(*words, cwd=ROOT)
     assert again.code == 0, again.text
     study = load_study(tmp_path / "anatomy_engraving")
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
     assert {file: file.stat().st_mtime_ns for file in made} == made, "checkpoints that were there are used"
-    assert len(list(tmp_path.rglob("record.json"))) == 20
+    assert len(list(tmp_path.glob("**/step_*/record.json"))) == 20
     stored = json.loads((tmp_path / "anatomy_engraving" / "0000" / "outcome.json").read_text())
     assert len(stored["losses"]) == stored["candidates"][0]["step"]
