@@ -1,6 +1,7 @@
 """The end of a sweep in a terminal: ranking, Pareto front, and what to type next."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,11 +79,21 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
 def _print_next(console: Console, study: optuna.Study, folder: Path) -> None:
     name = shlex.quote(study.study_name)
     where = f" study.folder={_typed(folder.parent)}" if folder.parent != Path.cwd() / "multirun" else ""
+    lines = [
+        f"{python()} -m sweep.dashboard {_typed(folder)}",
+        f"{python()} -m sweep.report study.name={name}{where}",
+        f"{python()} -m sweep -m data=folder data.path=MY_PICTURES \\",
+        "    data.references=HELD_OUT_PICTURES base=flux1_dev",
+    ]
     console.print("\nNext:")
-    console.print(f"  python -m sweep.dashboard {_typed(folder)}")
-    console.print(f"  python -m sweep.report study.name={name}{where}")
-    console.print("  python -m sweep -m data=folder data.path=MY_PICTURES \\")
-    console.print("      data.references=HELD_OUT_PICTURES base=flux1_dev")
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True)  # a command broken at 80 columns could not be copied
+
+
+def python(executable: str = sys.executable) -> str:
+    """This interpreter as one types it: by its path when it is that of the working folder's .venv."""
+    here = Path(executable).absolute()  # not resolved: a venv's python is a link to the system's
+    return _typed(here) if here.is_relative_to(Path.cwd() / ".venv") else "python"
 
 
 def _typed(path: Path) -> str:
