@@ -145,6 +145,8 @@ def test_ctrl_c_leaves_the_trial_to_the_next_run_and_two_drivers_never_meet(toy:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell's background jobs ignore SIGINT and hand that on; a terminal's do not
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     waiting = tmp_path / "multirun" / "toy" / "0002" / "seen"
     deadline = time.monotonic() + 150
