@@ -67,7 +67,7 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
         console.print("No trial is feasible: the column `feasible` says which bound each one broke.")
     top = best(trials)
     if top is not None and "lora" in top.user_attrs:
-        console.print(f"Best LoRA: {_typed(folder / str(top.user_attrs['lora']))}")
+        console.print(f"Best LoRA: {_typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)
         if "strength" in top.user_attrs:
             console.print(f"  to be applied at strength {top.user_attrs['strength']}")
     if study.user_attrs.get("sandbox"):
