@@ -208,9 +208,9 @@ def _is_study_wide(error: BaseException) -> bool:
         return True
     if "metrics.images" not in sys.modules:  # who raised a ScoreError has loaded it, and torch with it
         return False
-    from metrics.images import ScoreError
+    from metrics.images import SampleError, ScoreError
 
-    return isinstance(error, ScoreError)
+    return isinstance(error, ScoreError) and not isinstance(error, SampleError)
 
 
 def _failure(error: BaseException) -> Failure:
