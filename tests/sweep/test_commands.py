@@ -12,12 +12,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ROOT, Ran, command, environment
 from optuna.trial import TrialState
 from PIL import Image
 
 from sweep.outcome import read_outcome
 from sweep.study import load_study
+from tests.sweep.conftest import ROOT, Ran, command, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    ((?:python -m|make) .*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Ran, Run, command
 from optuna.distributions import CategoricalDistribution
 from PIL import Image
 
 from sweep.settings import SearchSettings
 from sweep.study import load_study, open_study
+from tests.sweep.conftest import ROOT, Ran, Run, command
 
 DATA = ROOT / "sandbox" / "data" / "anatomy_engraving"
 

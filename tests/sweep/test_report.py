@@ -10,13 +10,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ROOT, environment
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 from sweep.report import write_report
 from sweep.study import storage
+from tests.sweep.conftest import ROOT, environment
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ROOT, TOY, Run, environment
 from optuna.trial import FrozenTrial, TrialState
 
 from sweep.study import load_study
+from tests.sweep.conftest import ROOT, TOY, Run, environment
 
 
 def trials(folder: Path) -> list[FrozenTrial]:
