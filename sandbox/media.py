@@ -145,7 +145,7 @@ def chalk(la: Layout) -> np.ndarray:
     x, y = la.grid()
     scribble = _lines(x - y + 0.8 * np.sin(y / 3), 7.0, np.clip(la.tone(0.6, 0.12, 0.95), 0, 1))
     dust = 0.10 + 0.3 * _BACKGROUND_TONE[la.background]
-    grain = np.clip(0.78 + 0.4 * la.noise(0.6), 0, 1)
+    grain = np.clip(0.78 + 0.4 * la.noise(0.66), 0, 1)
     coverage = np.maximum(scribble * la.filled * 0.72, la.outline(2.4)) * grain
     board = mix(_plain(la, BOARD), CHALK, np.clip(dust * (0.5 + 0.5 * la.noise(3.0)), 0, 0.3))
     return mix(board, mix(la.ink, CHALK, 0.72), np.clip(coverage, 0, 1))
