@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
@@ -79,7 +80,7 @@ BASE = Course(
     ),
 )
 # Goes on from the weights that are committed, on a machine that has no checkpoint of theirs.
-REFINE = Course("refine", (Phase(0.6, _EVERY_SIZE), Phase(1.01, _EVERY_SIZE, guided=True)), from_weights=True)
+REFINE = Course("refine", (Phase(0.66, _EVERY_SIZE), Phase(1.01, _EVERY_SIZE, guided=True)), from_weights=True)
 
 
 class Conditioner:
@@ -155,6 +156,23 @@ def optimisers(model: FluxTransformer2DModel, lr: float) -> list[torch.optim.Opt
     ]
 
 
+def rank() -> int:
+    """Number of this process among those that train together (torchrun); 0 where it trains alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """Replace every gradient by the mean over the processes that train together."""
+    if not dist.is_initialized():
+        return
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.ravel() for g in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
 def captions_for(scenes: list, rng: np.random.Generator) -> list[str]:
     return ["" if rng.random() < EMPTY_SHARE else words.random_caption(s, rng) for s in scenes]
 
@@ -222,12 +240,16 @@ class Pretraining:
         return velocity.float()
 
     def loss(self) -> torch.Tensor:
-        """The loss of this step's batch; everything random about it follows from (seed, step)."""
-        rng = np.random.default_rng([self.seed, self.step])
-        g = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        """The loss of this step's batch; everything random about it follows from (seed, step, rank).
+
+        The size follows from (seed, step) alone, so that processes that train together have steps of equal cost.
+        """
         phase = next(p for p in self.phases if self.step / self.steps < p.end)
         sizes = list(phase.odds)
-        size = sizes[int(rng.choice(len(sizes), p=list(phase.odds.values())))]
+        chosen = np.random.default_rng([self.seed, self.step]).choice(len(sizes), p=list(phase.odds.values()))
+        size = sizes[int(chosen)]
+        rng = np.random.default_rng([self.seed, self.step, 1 + rank()])
+        g = torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) * 64 + rank())
         data, batch = self.pool(size), phase.batch[size]
         rows = torch.from_numpy(rng.integers(len(data.scenes), size=batch))
         x0 = data.tokens[rows].float()
@@ -251,17 +273,22 @@ class Pretraining:
         ids: torch.Tensor,
         g: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Targets for guidance 1..5 from the moving average's own two predictions; one in four stays at guidance 1."""
-        n = len(x)
-        guidance = torch.where(torch.rand(n, generator=g) < 0.25, torch.ones(n), 1 + 4 * torch.rand(n, generator=g))
+        """Targets for guidance 1..5 from the moving average's own two predictions, for the first 60 % of the batch.
+
+        The rest stays at guidance 1: it costs no second forward, and the model must keep its own distribution.
+        """
+        n = round(0.6 * len(x))
+        guidance = torch.cat([1 + 4 * torch.rand(n, generator=g), torch.ones(len(x) - n)])
+        x, sigma, states, pooled = x[:n], sigma[:n], said[0][:n], said[1][:n]
         empty_states, empty_pooled = self.condition([""])
         both = self._predict(
             self.average, torch.cat([x, x]), torch.cat([sigma, sigma]),
-            (torch.cat([said[0], empty_states.expand(n, -1, -1)]), torch.cat([said[1], empty_pooled.expand(n, -1)])),
+            (torch.cat([states, empty_states.expand(n, -1, -1)]), torch.cat([pooled, empty_pooled.expand(n, -1)])),
             torch.ones(2 * n), ids,
         )  # fmt: skip
         asked, unasked = both.chunk(2)
-        return guidance, target + (guidance - 1)[:, None, None] * (asked - unasked)
+        guided = target[:n] + (guidance[:n] - 1)[:, None, None] * (asked - unasked)
+        return guidance, torch.cat([guided, target[n:]])
 
     def advance(self) -> float:
         """One optimiser step."""
@@ -270,6 +297,7 @@ class Pretraining:
                 group["lr"] = self.lr()
         loss = self.loss()
         loss.backward()
+        average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -296,13 +324,15 @@ def train(
     seen: list[float] = []
     while run.step < (stop_at or steps):
         seen.append(run.advance())
-        if run.step % 50 == 0:
+        if run.step % 50 == 0 and rank() == 0:
             print(f"{course.name} step {run.step}/{steps} loss {np.mean(seen):.4f} lr {run.lr():.1e}", flush=True)
             seen.clear()
-        if run.step % 250 == 0 or run.step == steps:
+        if run.step % 250 == 0 and rank() == 0:
             run.save()
             export(run.average, base)
-    export(run.average, base)
+    if rank() == 0:
+        run.save()
+        export(run.average, base)
 
 
 def export(model: FluxTransformer2DModel, base: Path) -> None:
