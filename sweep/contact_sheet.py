@@ -1,6 +1,8 @@
 """A contact sheet: every prompt with and without the LoRA, one above the other, to be judged by eye."""
 
+import os
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -63,3 +65,18 @@ def save_pictures(folder: Path, pictures: Sequence[Any]) -> list[str]:
     for name, picture in zip(names, pictures, strict=True):
         as_image(picture).save(folder / name)
     return [f"{folder.name}/{name}" for name in names]
+
+
+def save_once(folder: Path, pictures: Sequence[Any]) -> list[str]:
+    """Writes pictures under names made from their content, so that trials share them; returns the names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for picture in pictures:
+        image = as_image(picture)
+        name = blake2b(repr(image.size).encode() + image.tobytes(), digest_size=8).hexdigest() + ".png"
+        if not (folder / name).is_file():
+            draft = folder / f".{os.getpid()}.{name}"
+            image.save(draft, "PNG")
+            draft.replace(folder / name)
+        names.append(name)
+    return names

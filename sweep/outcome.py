@@ -14,6 +14,7 @@ from sweep.study import rectangle
 
 FILE = "outcome.json"
 SHEET = "contact_sheet.png"
+BASE_IMAGES = "base_images"  # beside the trials' folders
 FORMAT = 1
 PACKAGES = (
     "stylesweep",
@@ -75,6 +76,7 @@ class Outcome:
     format: int = FORMAT
     number: int | None = None  # in the study; null outside of one
     samples: list[str] = field(default_factory=list)  # files of the chosen candidate, in the order of the prompts
+    base_images: list[str] = field(default_factory=list)  # the same without the LoRA; one folder for all trials
 
     @property
     def best(self) -> Candidate:

@@ -14,9 +14,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.contact_sheet import contact_sheet, save_pictures
+from sweep.contact_sheet import contact_sheet, save_once, save_pictures
 from sweep.contents import content_id, judge_files
-from sweep.outcome import SHEET, Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
+from sweep.outcome import BASE_IMAGES, SHEET, Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
 from sweep.progress import StepProgress
 from sweep.record import record
 from sweep.schema import Config
@@ -164,6 +164,7 @@ def _compute(run: Run, identity: str) -> Outcome:
             pictures.append(drawn)
     chosen = choose(candidates)
     _sheet(run, candidates[chosen], pictures[chosen])
+    base_folder = run.folder.parent / BASE_IMAGES
     return Outcome(
         chosen=chosen,
         candidates=candidates,
@@ -178,6 +179,7 @@ def _compute(run: Run, identity: str) -> Outcome:
         seeds=seeds(config),
         identity=identity,
         samples=save_pictures(run.folder / "samples", pictures[chosen]),
+        base_images=[f"../{BASE_IMAGES}/{name}" for name in save_once(base_folder, run.bench.base_images)],
     )
 
 
