@@ -163,7 +163,7 @@ def _compute(run: Run, identity: str) -> Outcome:
             candidates.append(candidate)
             pictures.append(drawn)
     chosen = choose(candidates)
-    _sheet(run, candidates[chosen], pictures[chosen])
+    _sheet(run, candidates, pictures, chosen)
     base_folder = run.folder.parent / BASE_IMAGES
     return Outcome(
         chosen=chosen,
@@ -183,10 +183,13 @@ def _compute(run: Run, identity: str) -> Outcome:
     )
 
 
-def _sheet(run: Run, best: Candidate, drawn: "list[Tensor]") -> None:
-    config = run.config
-    rows = [("base, no LoRA", run.bench.base_images), (f"LoRA at {best.strength:g}", drawn)]
-    found = f"style {best.style:.3f}  composition {best.composition:.3f}"
+def _sheet(run: Run, candidates: Sequence[Candidate], pictures: "Sequence[list[Tensor]]", chosen: int) -> None:
+    """Every prompt without the LoRA and with it, at every strength that the chosen checkpoint was drawn with."""
+    config, best = run.config, candidates[chosen]
+    drawn = [(c.strength, p) for c, p in zip(candidates, pictures, strict=True) if c.step == best.step]
+    rows = [("base, no LoRA", run.bench.base_images)]
+    rows += [(f"LoRA at {strength:g}", p) for strength, p in sorted(drawn, key=lambda row: row[0])]
+    found = f"style {best.style:.3f}  composition {best.composition:.3f}  at strength {best.strength:g}"
     title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  {found}"
     contact_sheet([prompt.text for prompt in config.eval.prompts], rows, title).save(run.folder / SHEET)
 
