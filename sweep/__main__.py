@@ -9,8 +9,10 @@ here in one message and exit code 2; Ctrl-C in one line and exit code 130.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.errors import ImpossibleTrial, InputError
 from sweep.schema import Config, register
+from sweep.typed import python
 
 CONF = Path(__file__).parents[1] / "conf"
 WRONG_INPUT = 2
@@ -71,6 +74,58 @@ def settings(config: DictConfig) -> Config:
     return Config(**parts)
 
 
+class Job:
+    """What Hydra calls for every configuration: the border, then the checks of a single run, then the task."""
+
+    def __init__(self, task: Task, check: Check | None, contents: Contents | None) -> None:
+        self.task = task
+        self.check = check
+        self.contents = contents
+        self.begun = False  # whether the task, or a sweep's first one, has been reached
+        self.refused: Exception | None = None
+
+    def __call__(self, config: DictConfig) -> Any:
+        node = HydraConfig.get()
+        return self._trial(config, node) if node.mode == RunMode.MULTIRUN else self._single(config, node)
+
+    def _trial(self, config: DictConfig, node: Any) -> Any:
+        self.begun = True
+        try:
+            made = settings(config)
+        except InputError as fault:
+            raise ImpossibleTrial(str(fault)) from fault
+        return self.task(made, _place(node, node.job.num))
+
+    def _single(self, config: DictConfig, node: Any) -> Any:
+        try:
+            made = settings(config)
+            if self.check is not None:
+                self.check({"": made})
+            self.begun = True
+            return self.task(made, _place(node, None))
+        except WRONG as fault:
+            if not self.is_refusal(fault):
+                raise
+            self.refused = fault  # raised by `start`: Hydra would first print the overrides
+            if not self.begun and node.output_subdir is not None:
+                _take_back(Path(node.runtime.output_dir), node.output_subdir)
+            return None
+
+    def is_refusal(self, fault: Exception) -> bool:
+        """Whether this is for the person: before the task has begun everything is, later what our own rooms say."""
+        return not self.begun or type(fault).__module__.split(".")[0] in ROOMS
+
+    def check_all(self, configs: Mapping[str, DictConfig]) -> None:
+        """The check of all configurations of a sweep, for the sweeper."""
+        made = _all_settings(configs)
+        if self.check is not None:
+            self.check(made)
+
+    def contents_of(self, configs: Mapping[str, DictConfig]) -> dict[str, str]:
+        """What they read, for the sweeper."""
+        return self.contents(_all_settings(configs)) if self.contents is not None else {}
+
+
 def start(
     task: Task, *, check: Check | None = None, contents: Contents | None = None, keeps_folder: bool = True
 ) -> None:
@@ -82,64 +137,47 @@ def start(
         contents: what a sweep's configurations read -> a hash of it; a study is continued only while it is the same.
         keeps_folder: whether the task has results to keep; if not, Hydra makes no folder for it.
     """
-    in_task = False
-    refused: list[Exception] = []
+    job = Job(task, check, contents)
 
-    def job(config: DictConfig) -> Any:
-        nonlocal in_task
-        node = HydraConfig.get()
-        if node.mode == RunMode.MULTIRUN:
-            in_task = True
-            try:
-                made = settings(config)
-            except InputError as fault:
-                raise ImpossibleTrial(str(fault)) from fault
-            return task(made, _place(node, node.job.num))
-        try:
-            made = settings(config)
-            if check is not None:
-                check({"": made})
-            in_task = True
-            return task(made, _place(node, None))
-        except WRONG as fault:
-            if in_task and not _is_for_the_person(fault):
-                raise
-            refused.append(fault)  # raised below: Hydra would first print the overrides
-            return None
+    def run(config: DictConfig) -> Any:  # Hydra asks for the file of a function; an object has none
+        return job(config)
 
-    def checked(configs: Mapping[str, DictConfig]) -> None:
-        made = _all_settings(configs)
-        if check is not None:
-            check(made)
-
-    def read(configs: Mapping[str, DictConfig]) -> dict[str, str]:
-        return contents(_all_settings(configs)) if contents is not None else {}
-
-    # The sweeper gets this function from Hydra and looks for these.
-    job.check, job.contents = checked, read  # type: ignore[attr-defined]
+    run.check, run.contents = job.check_all, job.contents_of  # type: ignore[attr-defined] # looked for by the sweeper
     register()
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        _print_help(task)
-    if not keeps_folder:
-        _refuse_multirun()
-        sys.argv += NO_FOLDER
+    _prepare_words(task, keeps_folder)
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(job)()
-        if refused:
-            raise refused[0]
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(run)()
+        if job.refused is not None:
+            raise job.refused
     except KeyboardInterrupt:
         print("\nStopped. The same command continues where this one stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except WRONG as fault:
-        # Before the task has begun everything that goes wrong was asked for; later, only what our rooms say was.
-        if traces_wanted or (in_task and not _is_for_the_person(fault)):
+        if traces_wanted or not job.is_refusal(fault):
             raise
         print(f"error: {message(fault)}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+
+
+def _prepare_words(task: Task, keeps_folder: bool) -> None:
+    """Makes of the command line what Hydra is to read."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        _print_help(task)
+    if not keeps_folder:
+        _refuse_multirun()
+        sys.argv += NO_FOLDER
+
+
+def _take_back(folder: Path, hydras: str) -> None:
+    """Removes the folder of a refused run, if Hydra's notes are all there is in it."""
+    if {entry.name for entry in folder.iterdir()} <= {hydras}:
+        shutil.rmtree(folder)
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def _refuse_multirun() -> None:
@@ -147,15 +185,10 @@ def _refuse_multirun() -> None:
     asked = [word for word in sys.argv[1:] if word in ("-m", "--multirun") or word.startswith("hydra.mode=")]
     if asked:
         print(
-            f"error: this command takes one configuration, without {asked[0]}; a sweep is python -m sweep -m",
+            f"error: this command takes one configuration, without {asked[0]}; a sweep is {python()} -m sweep -m",
             file=sys.stderr,
         )
         sys.exit(WRONG_INPUT)
-
-
-def _is_for_the_person(fault: Exception) -> bool:
-    """Whether one of our rooms raised an error of its own kind, which names the fault and the way out."""
-    return type(fault).__module__.split(".")[0] in ROOMS
 
 
 def _print_help(task: Task) -> None:
@@ -215,9 +248,15 @@ def main() -> None:
     """`python -m sweep` and the console script `stylesweep`."""
 
     def train_and_score(config: Config, place: Place) -> tuple[float, float]:
-        from sweep.trial import run_trial  # torch only after the configuration has been accepted
+        from sweep.study import folder_lock
 
-        return run_trial(config, folder=place.folder, number=place.number, overrides=place.overrides).values
+        with ExitStack() as held:
+            if place.number is None:  # a trial is held with its study
+                way_out = "wait for it, or end it; the same command then continues it"
+                held.enter_context(folder_lock(place.folder, f"the run in {place.folder}", way_out))
+            from sweep.trial import run_trial  # torch only after the configuration has been accepted
+
+            return run_trial(config, folder=place.folder, number=place.number, overrides=place.overrides).values
 
     def check(configs: Mapping[str, Config]) -> None:
         from sweep.preflight import check_inputs

@@ -10,6 +10,7 @@ from pathlib import Path
 from sweep.errors import InputError
 from sweep.record import artifact_store
 from sweep.study import DATABASE, storage
+from sweep.typed import python
 
 
 def newest_study(folder: Path) -> Path:
@@ -20,7 +21,7 @@ def newest_study(folder: Path) -> Path:
     """
     databases = sorted(folder.glob(f"*/{DATABASE}"), key=lambda file: file.stat().st_mtime)
     if not databases:
-        raise InputError(f"no study in {folder.absolute()}: make one with python -m sweep -m (or make sweep)")
+        raise InputError(f"no study in {folder.absolute()}: make one with {python()} -m sweep -m (or make sweep)")
     return databases[-1].parent
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from sweep.__main__ import WRONG_INPUT, Place, start
 from sweep.progress import StepProgress, shown
 from sweep.schema import Config
+from sweep.typed import python
 
 
 def main(arguments: list[str]) -> None:
@@ -18,7 +19,8 @@ def main(arguments: list[str]) -> None:
     asks_for_help = any(argument in ("--help", "-h", "--cfg", "-c") for argument in arguments)
     if not asks_for_help and (len(files) != 1 or not Path(files[0]).is_file()):
         given = f"no such file: {files[0]}" if len(files) == 1 else f"got {len(files)}"
-        print(f"error: name one LoRA file (.safetensors), {given}:\n  python -m sweep.score LORA_FILE", file=sys.stderr)
+        way = f"{python()} -m sweep.score LORA_FILE"
+        print(f"error: name one LoRA file (.safetensors), {given}:\n  {way}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     sys.argv[1:] = [argument for argument in arguments if argument not in files]
 

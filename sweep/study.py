@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sweep.errors import InputError, StudyBusy, StudyMismatch
 from sweep.settings import SearchSettings, StudySettings
 from sweep.space import Space, describe, from_json, to_json
+from sweep.typed import python
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 DATABASE = "study.db"
@@ -62,7 +63,7 @@ def load_study(folder: Path, name: str | None = None) -> optuna.Study:
         InputError: if the folder has no study.
     """
     if not (folder / DATABASE).is_file():
-        raise InputError(f"{folder} has no study ({DATABASE}): make one with python -m sweep -m")
+        raise InputError(f"{folder} has no study ({DATABASE}): make one with {python()} -m sweep -m")
     # A cheap sampler: a reader suggests nothing.
     with _readable(folder / DATABASE):
         return optuna.load_study(
@@ -128,12 +129,21 @@ def _refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping
         )
 
 
-@contextmanager
-def study_lock(folder: Path) -> Iterator[None]:
-    """Holds the study for this process; the system lets go of it when the process ends, however it ends.
+def study_lock(folder: Path) -> AbstractContextManager[None]:
+    """Holds the study for this process.
 
     Raises:
         StudyBusy: if another process holds it.
+    """
+    return folder_lock(folder, f"the study {folder.name}", "wait for it, end it, or give this one another study.name")
+
+
+@contextmanager
+def folder_lock(folder: Path, what: str, way_out: str) -> Iterator[None]:
+    """Holds a folder for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        StudyBusy: if another process holds it; the message names `what` it is and the `way_out`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as lock:
@@ -142,8 +152,7 @@ def study_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise StudyBusy(
-                f"the study {folder.name} is being run by another process (id {lock.read().strip() or 'unknown'}):"
-                " wait for it, end it, or give this one another study.name"
+                f"{what} is being run by another process (id {lock.read().strip() or 'unknown'}): {way_out}"
             ) from None
         lock.seek(0)
         lock.truncate()

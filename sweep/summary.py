@@ -1,7 +1,6 @@
 """The end of a sweep in a terminal: ranking, Pareto front, and what to type next."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.study import best, front, is_feasible, rectangle, why_not
+from sweep.typed import python, typed
 
 CANNOT_SAY = "These pictures come from the sandbox. What is best here is no promise for FLUX.1-dev."
 
@@ -67,7 +67,7 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
         console.print("No trial is feasible: the column `feasible` says which bound each one broke.")
     top = best(trials)
     if top is not None and "lora" in top.user_attrs:
-        console.print(f"Best LoRA: {_typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)
+        console.print(f"Best LoRA: {typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)
         if "strength" in top.user_attrs:
             console.print(f"  to be applied at strength {top.user_attrs['strength']}")
     if study.user_attrs.get("sandbox"):
@@ -78,9 +78,9 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
 
 def _print_next(console: Console, study: optuna.Study, folder: Path) -> None:
     name = shlex.quote(study.study_name)
-    where = f" study.folder={_typed(folder.parent)}" if folder.parent != Path.cwd() / "multirun" else ""
+    where = f" study.folder={typed(folder.parent)}" if folder.parent != Path.cwd() / "multirun" else ""
     lines = [
-        f"{python()} -m sweep.dashboard {_typed(folder)}",
+        f"{python()} -m sweep.dashboard {typed(folder)}",
         f"{python()} -m sweep.report study.name={name}{where}",
         f"{python()} -m sweep -m data=folder data.path=MY_PICTURES \\",
         "    data.references=HELD_OUT_PICTURES base=flux1_dev",
@@ -88,14 +88,3 @@ def _print_next(console: Console, study: optuna.Study, folder: Path) -> None:
     console.print("\nNext:")
     for line in lines:
         console.print(f"  {line}", soft_wrap=True)  # a command broken at 80 columns could not be copied
-
-
-def python(executable: str = sys.executable) -> str:
-    """This interpreter as one types it: by its path when it is that of the working folder's .venv."""
-    here = Path(executable).absolute()  # not resolved: a venv's python is a link to the system's
-    return _typed(here) if here.is_relative_to(Path.cwd() / ".venv") else "python"
-
-
-def _typed(path: Path) -> str:
-    relative = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return shlex.quote(str(relative))

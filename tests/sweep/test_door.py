@@ -1,5 +1,6 @@
 """Wrong input through the real command line: one message with fault and way out, and nothing has begun."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from PIL import Image
 
 from sweep.settings import SearchSettings
-from sweep.study import load_study, open_study
+from sweep.study import folder_lock, load_study, open_study
 from tests.sweep.conftest import ROOT, Ran, Run, command
 
 DATA = ROOT / "sandbox" / "data" / "anatomy_engraving"
@@ -143,6 +144,22 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
     refused(
         either("data.path=nowhere", "base.path=/no/base", "study.min_free_gb=1e9"), "nowhere", "/no/base", "no room"
     )
+
+
+def test_a_refused_run_leaves_no_folder_and_an_earlier_run_keeps_its_own(sweep: Run, tmp_path: Path) -> None:
+    refused(sweep("base.path=/no/base"), "/no/base")
+    assert not list(tmp_path.rglob("*/single/*"))
+    kept = tmp_path / "run" / "outcome.json"
+    kept.parent.mkdir()
+    kept.touch()
+    refused(sweep("base.path=/no/base", f"hydra.run.dir={kept.parent}"), "/no/base")
+    assert kept.is_file()
+
+
+def test_two_single_runs_in_one_folder_never_meet(sweep: Run, tmp_path: Path) -> None:
+    with folder_lock(tmp_path / "run", "the test", ""):
+        refused(sweep(f"hydra.run.dir={tmp_path}/run"), str(tmp_path / "run"), f"(id {os.getpid()})", "wait for it")
+    assert not (tmp_path / "run" / "plan.txt").exists()
 
 
 @pytest.mark.parametrize("module", ["plan", "score", "report", "dashboard"])

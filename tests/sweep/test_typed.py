@@ -1,10 +1,10 @@
-"""What the end of a sweep tells a person to type."""
+"""What messages tell a person to type."""
 
 from pathlib import Path
 
 import pytest
 
-from sweep.summary import python
+from sweep.typed import python
 
 
 def test_the_folders_own_interpreter_is_typed_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
