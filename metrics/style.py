@@ -127,16 +127,3 @@ def style_gain(samples: Floats, base: Floats, *, base_level: float, ceiling: flo
             "cannot tell it from the other styles."
         )
     return (samples - base) / (ceiling - base_level)
-
-
-def style_objective(prompt_gains: Floats, *, tail_weight: float, tail_share: float) -> Floats:
-    """Return (1 - w) * mean + w * CVaR over the last axis (prompts): the weakest prompts count twice.
-
-    Args:
-        prompt_gains: (..., P) mean gain of each prompt, capped.
-        tail_weight: w; facts 9.1 takes 0.3.
-        tail_share: the share of prompts that is the tail, at least one prompt; facts 9.1 takes a quarter.
-    """
-    count = max(1, round(tail_share * prompt_gains.shape[-1]))
-    tail = np.sort(prompt_gains, axis=-1)[..., :count].mean(-1)
-    return np.asarray((1 - tail_weight) * prompt_gains.mean(-1) + tail_weight * tail)

@@ -31,8 +31,7 @@ from metrics.readings import (
     read_style,
 )
 from metrics.settings import Constraint, ScoreSettings
-from metrics.statistics import bootstrap_interval, prompt_means
-from metrics.style import style_objective
+from metrics.statistics import bootstrap_interval, prompt_means, statistic_of, style_objective
 
 Floats = NDArray[np.float64]
 UNRELATED = "unrelated"
@@ -165,10 +164,6 @@ class Judge:
         spaces = self._spaces or fit_spaces(self._references, pool)
         return read_style(pairs, spaces, pool, self.settings.style_range_at_least)
 
-    def _objective(self, prompt_gains: Floats) -> Floats:
-        capped = np.minimum(prompt_gains, self.settings.gain_cap)
-        return style_objective(capped, tail_weight=self.settings.tail_weight, tail_share=self.settings.tail_share)
-
     def _summary(self, reading: Reading, pairs: Pairs) -> Scores:
         texts = [pairs.texts[i] for i in pairs.chosen]
         means = {name: prompt_means(values[pairs.chosen], texts) for name, values in reading.per_image.items()}
@@ -182,7 +177,7 @@ class Judge:
             diagnostics |= {f"{name}_in_domain": values[rest].mean() for name, values in reading.per_image.items()}
         wanted = [name for name in self.settings.constraints if name in reading.constraints]
         return Scores(
-            style=float(self._objective(means["style"])),
+            style=float(statistic_of("style", self.settings)(means["style"])),
             composition=float(means["composition"].mean()),
             constraints={name.value: float(reading.constraints[name]) for name in wanted},
             intervals={name: self._interval(name, reading, pairs.chosen, texts) for name in reading.per_image},
@@ -194,7 +189,7 @@ class Judge:
         return bootstrap_interval(
             reading.per_image[name][chosen],
             texts,
-            statistic=self._objective if name == "style" else None,
+            statistic=statistic_of(name, self.settings),
             samples=self.settings.bootstrap_samples,
             confidence=self.settings.confidence,
             seed=self.settings.seed,

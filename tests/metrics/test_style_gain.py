@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 
 from metrics.descriptor import describe
 from metrics.images import ScoreError
-from metrics.style import StyleSpace, style_gain, style_objective
+from metrics.statistics import style_objective
+from metrics.style import StyleSpace, style_gain
 
 STYLES = ["hatch", "chalk", "halftone"]
 
