@@ -1,0 +1,255 @@
+"""What a study found, as every view tells it: the ranking with its ties, what each number rests on, what mattered.
+
+A trial is compared with the best one on the same prompts and seeds, picture by picture (`metrics.statistics.compare`).
+Two trials tie when no objective tells them apart after Holm's correction; the rectangle only orders them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from metrics.settings import ScoreSettings
+from metrics.statistics import Difference, compare, statistic_of
+from sweep.effects import Effect, effects, importances
+from sweep.outcome import FILE, Outcome, read_outcome
+from sweep.study import best, front, is_feasible, rectangle, why_not
+from sweep.summary import ranked, settings_in_words
+
+COMPARED = 40  # feasible trials compared with the best: each costs two bootstraps
+OBJECTIVES = ("style", "composition")
+SAID_BY_MIX = "mix.repeats."  # parameters that the words "512x3+768x2" hold already
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial as the views show it."""
+
+    trial: FrozenTrial
+    outcome: Outcome | None  # None where there is none, or one that this version cannot read
+    rank: int | None  # among the feasible, 1 for the best; ties share it; None for the others
+    relation: str  # to the best: "best", "tie", "trade-off", "behind", "not compared"; empty if not feasible
+    behind: Mapping[str, Difference]  # objective -> best minus this one
+    on_front: bool
+
+    @property
+    def number(self) -> str:
+        """The number as it names the trial's folder."""
+        return f"{self.trial.number:04d}"
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are values."""
+        return self.trial.state == TrialState.COMPLETE
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every constraint is kept."""
+        return is_feasible(self.trial)
+
+    @property
+    def verdict(self) -> str:
+        """The word yes, or why the trial does not count."""
+        return why_not(self.trial)
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Captions and mix."""
+        return settings_in_words(self.trial)
+
+    @property
+    def label(self) -> str:
+        """What was tried, in a line."""
+        return " ".join([*filter(None, self.words), *self.other_settings]) or "no parameters"
+
+    @property
+    def other_settings(self) -> list[str]:
+        """Parameters that captions and mix do not say, as key=value."""
+        said = {"captions", "mix"} if any(self.words) else set()
+        hidden = SAID_BY_MIX if self.words[1] else "\0"
+        return [f"{k}={v}" for k, v in self.trial.params.items() if k not in said and not k.startswith(hidden)]
+
+    @property
+    def rectangle(self) -> float:
+        """style × composition; 0 without values."""
+        return rectangle(self.trial.values) if self.scored else 0.0
+
+    def interval(self, objective: str) -> tuple[float, float] | None:
+        """The interval of an objective over prompts and seeds."""
+        bounds = self.trial.user_attrs.get("intervals", {}).get(objective)
+        return (float(bounds[0]), float(bounds[1])) if bounds else None
+
+    @property
+    def prompts(self) -> int:
+        """On how many prompts the objectives rest; 0 if unknown."""
+        return len(unrelated(self.outcome)) if self.outcome else 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What all views say of one study."""
+
+    study: optuna.Study
+    folder: Path
+    names: list[str]  # of the objectives
+    entries: list[Entry]  # best first, then the infeasible, then those without values
+    effects: dict[str, list[Effect]]  # outcome -> effect of every level of every factor
+    importances: dict[str, dict[str, float]]  # objective -> parameter -> share
+    unreadable: list[str]  # trials whose outcome.json is of another version
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.study_name
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether the pictures come from the sandbox."""
+        return bool(self.study.user_attrs.get("sandbox"))
+
+    @property
+    def best(self) -> Entry | None:
+        """The feasible trial with the largest rectangle."""
+        return next((entry for entry in self.entries if entry.relation == "best"), None)
+
+    @property
+    def ties(self) -> list[Entry]:
+        """What cannot be told from the best."""
+        return [entry for entry in self.entries if entry.relation == "tie"]
+
+    def of(self, kind: str) -> list[Entry]:
+        """The entries of one kind: scored, feasible, infeasible, failed, pruned, unfinished or front."""
+        return [entry for entry in self.entries if KINDS[kind](entry)]
+
+
+KINDS = {
+    "scored": lambda entry: entry.scored,
+    "feasible": lambda entry: entry.feasible,
+    "infeasible": lambda entry: entry.scored and not entry.feasible,
+    "failed": lambda entry: entry.trial.state == TrialState.FAIL,
+    "pruned": lambda entry: entry.trial.state == TrialState.PRUNED,
+    "unfinished": lambda entry: not entry.trial.state.is_finished(),
+    "front": lambda entry: entry.on_front,
+}
+
+
+def find(study: optuna.Study, folder: Path) -> Findings:
+    """Reads a study and its outcomes, however many of them there are."""
+    trials = study.get_trials(deepcopy=False)
+    names = list(study.metric_names or [f"value {i}" for i in range(len(study.directions))])
+    outcomes = {trial.number: outcome_of(trial, folder) for trial in trials}
+    scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return Findings(
+        study=study,
+        folder=folder,
+        names=names,
+        entries=_entries(trials, outcomes),
+        effects=_effects(scored, names),
+        importances={name: importances(study, index) for index, name in enumerate(names)},
+        unreadable=[
+            f"{t.number:04d}"
+            for t in trials
+            if outcomes[t.number] is None and (folder / f"{t.number:04d}" / FILE).is_file()
+        ],
+    )
+
+
+def outcome_of(trial: FrozenTrial, folder: Path) -> Outcome | None:
+    """The outcome in a trial's folder; None for one that is not there, damaged or of another version."""
+    try:
+        return read_outcome(folder / f"{trial.number:04d}")
+    except (OSError, TypeError, KeyError, AttributeError, json.JSONDecodeError):
+        return None
+
+
+def unrelated(outcome: Outcome) -> list[int]:
+    """Positions of the prompts that the objectives are read on."""
+    prompts = outcome.config.get("eval", {}).get("prompts", [])
+    return [i for i, prompt in enumerate(prompts) if prompt.get("group", "unrelated") == "unrelated"]
+
+
+def _entries(trials: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | None]) -> list[Entry]:
+    top = best(trials)
+    kept = {trial.number for trial in front(trials)}
+    order = ranked(trials)
+    feasible = [trial for trial in order if is_feasible(trial)]
+    behind = _behind(top, feasible[:COMPARED], outcomes)
+    entries = []
+    for place, trial in enumerate(order, start=1):
+        differences = behind.get(trial.number, {})
+        relation = _relation(trial, top, differences)
+        rank = (1 if relation in ("best", "tie") else place) if is_feasible(trial) else None
+        entries.append(Entry(trial, outcomes[trial.number], rank, relation, differences, on_front=trial.number in kept))
+    return entries
+
+
+def _relation(trial: FrozenTrial, top: FrozenTrial | None, behind: Mapping[str, Difference]) -> str:
+    if top is None or not is_feasible(trial):
+        return ""
+    if trial.number == top.number:
+        return "best"
+    if not behind:
+        return "tie" if trial.values == top.values else "not compared"
+    clear = [difference.value > 0 for difference in behind.values() if not difference.tie]
+    if not clear:
+        return "tie"
+    return "behind" if all(clear) else "trade-off"
+
+
+def _behind(
+    top: FrozenTrial | None, others: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | None]
+) -> dict[int, dict[str, Difference]]:
+    """Best minus every other trial that was scored on the same pictures, by trial and objective."""
+    reference = outcomes[top.number] if top is not None else None
+    if top is None or reference is None:
+        return {}
+    shown = [_pictures(reference), list(reference.best.per_image)]
+    compared = {
+        trial.number: outcome
+        for trial in others
+        if (outcome := outcomes[trial.number]) is not None
+        and [_pictures(outcome), list(outcome.best.per_image)] == shown
+    }
+    if len(compared) < 2 or not set(OBJECTIVES) <= set(reference.best.per_image):
+        return {}
+    chosen = unrelated(reference)
+    texts = [reference.config["eval"]["prompts"][i]["text"] for i in chosen]
+    settings = score_settings(reference)
+    found: dict[int, dict[str, Difference]] = {number: {} for number in compared if number != top.number}
+    for name in OBJECTIVES:
+        values = {str(n): [o.best.per_image[name][i] for i in chosen] for n, o in compared.items()}
+        differences = compare(
+            values,
+            texts,
+            against=str(top.number),
+            statistic=statistic_of(name, settings),
+            samples=settings.bootstrap_samples,
+            confidence=settings.confidence,
+            seed=settings.seed,
+        )
+        for number, difference in differences.items():
+            found[int(number)][name] = difference
+    return found
+
+
+def _pictures(outcome: Outcome) -> list[tuple[object, ...]]:
+    prompts = outcome.config.get("eval", {}).get("prompts", [])
+    return [(prompts[i].get("text"), prompts[i].get("seed"), prompts[i].get("width")) for i in unrelated(outcome)]
+
+
+def score_settings(outcome: Outcome) -> ScoreSettings:
+    """How the outcome's objectives and intervals were computed."""
+    stored = outcome.config.get("score", {})
+    names = ("tail_weight", "tail_share", "gain_cap", "confidence", "bootstrap_samples", "seed")
+    return ScoreSettings(**{name: stored[name] for name in names if name in stored})
+
+
+def _effects(scored: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, list[Effect]]:
+    found = {name: effects(scored, [t.values[i] for t in scored]) for i, name in enumerate(names)}
+    if list(names[:2]) == list(OBJECTIVES):
+        styles = [trial.values[0] for trial in scored]
+        found["composition at equal style"] = effects(scored, [t.values[1] for t in scored], matched=styles)
+    return {name: list_ for name, list_ in found.items() if list_}
