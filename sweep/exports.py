@@ -1,0 +1,360 @@
+"""The winning recipe for other trainers: sd-scripts (kohya, ComfyUI-FluxTrainer), ai-toolkit and SimpleTuner.
+
+Pictures are copied together with the captions they were trained with, as these tools read NAME.txt beside the picture.
+What a tool counts otherwise is converted: SimpleTuner's `repeats` are those beyond the first; it and ai-toolkit have
+their own buckets and one batch size for all. What cannot be converted is said in the file.
+"""
+
+import json
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sweep.outcome import Outcome
+from trainer.base import BaseError, find_base, step_px
+from trainer.captions import caption
+from trainer.examples import DatasetError, read_examples
+from trainer.settings import CaptionSettings
+
+FOLDER = "export"
+PICTURES = "pictures"  # in the folder above, with the captions
+FLUX = "black-forest-labs/FLUX.1-dev"
+FLUX_STEP = 16  # px of FLUX.1 per token edge
+KOHYA_STEP = 32  # sd-scripts wants bucket steps in multiples of it for FLUX
+KOHYA_TIMESTEPS = {"sigmoid": "sigmoid", "shift": "shift", "flux_shift": "flux_shift", "uniform": "uniform"}
+SANDBOX_NOTE = (
+    "found on the sandbox: captions, sides and repeats are meant to carry over; learning rate and steps are not"
+)
+
+
+@dataclass(frozen=True)
+class Export:
+    """One file for one tool."""
+
+    tool: str
+    file: str  # below the export folder
+    text: str
+    how: str  # the command that uses it; empty where another file's does
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What any trainer needs, in FLUX's pixels."""
+
+    name: str
+    pictures: str  # folder of pictures with captions, as written into the files
+    sides: list[tuple[int, int, int]]  # side, repeats, batch size
+    steps: int  # optimiser steps until the chosen checkpoint
+    step_px: int  # of the buckets
+    config: Mapping[str, Any]
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether it was found on the sandbox's base."""
+        return bool(self.config["base"].get("scale", 1) != 1)
+
+    @property
+    def train(self) -> Mapping[str, Any]:
+        """LoRA, optimiser, timesteps, seed."""
+        return dict(self.config["train"])
+
+    @property
+    def rank(self) -> int:
+        """Of the LoRA."""
+        return int(self.train["lora"]["rank"])
+
+    @property
+    def alpha(self) -> float:
+        """Of the LoRA; equal to the rank unless set."""
+        alpha = self.train["lora"].get("alpha")
+        return float(self.rank if alpha is None else alpha)
+
+    @property
+    def accumulation(self) -> int:
+        """Batches per optimiser step."""
+        return int(self.config["mix"].get("gradient_accumulation", 1))
+
+
+def recipe_of(outcome: Outcome, name: str) -> Recipe:
+    """The recipe of an outcome's chosen checkpoint."""
+    config = outcome.config
+    mix = config["mix"]
+    sizes = {int(side): size for side, size in mix.get("batch_sizes", {}).items()}
+    sides = [
+        (int(side), int(repeats), int(sizes.get(int(side), mix["batch_size"])))
+        for side, repeats in sorted(mix["repeats"].items(), key=lambda item: int(item[0]))
+        if repeats
+    ]
+    return Recipe(name, PICTURES, sides, outcome.best.step, _bucket_step(config), config)
+
+
+def _bucket_step(config: Mapping[str, Any]) -> int:
+    """The base's step in FLUX's pixels."""
+    try:
+        return round(step_px(find_base(config["base"]["path"])) / config["base"].get("scale", 1))
+    except (BaseError, OSError, ValueError, KeyError):
+        return FLUX_STEP
+
+
+def exports(outcome: Outcome, name: str) -> list[Export]:
+    """The recipe in the words of every tool."""
+    recipe = recipe_of(outcome, name)
+    return [
+        Export(
+            "kohya sd-scripts, ComfyUI-FluxTrainer", "kohya_dataset.toml", kohya_dataset(recipe), kohya_command(recipe)
+        ),
+        Export("ai-toolkit", "ai_toolkit.yaml", ai_toolkit(recipe), "python run.py ai_toolkit.yaml"),
+        Export(
+            "SimpleTuner",
+            "simpletuner_config.json",
+            simpletuner(recipe),
+            "put both files into config/ as config.json and multidatabackend.json, then: simpletuner train",
+        ),
+        Export("SimpleTuner", "simpletuner_multidatabackend.json", simpletuner_data(recipe), ""),
+    ]
+
+
+def write_exports(outcome: Outcome, name: str, out: Path) -> tuple[list[Export], str]:
+    """Writes the files, and the pictures with their captions; returns the exports and what could not be written."""
+    out.mkdir(parents=True, exist_ok=True)
+    made = exports(outcome, name)
+    for export in made:
+        (out / export.file).write_text(export.text, encoding="utf-8")
+    try:
+        _write_pictures(outcome.config, out / PICTURES)
+    except (DatasetError, OSError, ValueError, OmegaConfBaseException) as fault:
+        return made, f"the pictures and captions could not be written: {str(fault).splitlines()[0]}"
+    return made, ""
+
+
+def _write_pictures(config: Mapping[str, Any], out: Path) -> None:
+    data = config["data"]
+    known = {field.name for field in fields(CaptionSettings)}
+    stored = {key: value for key, value in config["captions"].items() if key in known}
+    stored["dropout"] = 0.0  # left to the tool
+    settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CaptionSettings), stored))
+    examples = read_examples(data["path"], limit=data.get("limit"), subset_seed=data.get("subset_seed", 0))
+    texts = [caption(example, settings, epoch=0, seed=config["train"]["seed"]) for example in examples]
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for example, text in zip(examples, texts, strict=True):
+        shutil.copy(example.path, out / example.path.name)
+        (out / example.path.with_suffix(".txt").name).write_text(f"{text}\n", encoding="utf-8")
+
+
+def kohya_dataset(recipe: Recipe) -> str:
+    """The dataset TOML: the folder once per side, which gives the buckets and steps per epoch of our plan."""
+    mix, captions = recipe.config["mix"], recipe.config["captions"]
+    step = recipe.step_px if recipe.step_px % KOHYA_STEP == 0 else KOHYA_STEP
+    lines = _notes(recipe)
+    if step != recipe.step_px:
+        lines.append(
+            f"# its buckets are multiples of {step} px, ours of {recipe.step_px}: crops differ by a few pixels"
+        )
+    lines += [
+        "[general]",
+        'caption_extension = ".txt"',
+        f"caption_dropout_rate = {float(captions.get('dropout', 0.0))}",
+        f"shuffle_caption = {_toml(bool(captions.get('shuffle_tags', False)))}",
+        f"keep_tokens = {int(captions.get('keep_tokens', 0))}",
+        "enable_bucket = true",
+        f"bucket_reso_steps = {step}",
+        f"bucket_no_upscale = {_toml(bool(mix.get('no_upscale', True)))}",
+    ]
+    for side, repeats, batch_size in recipe.sides:
+        lines += [
+            "",
+            "[[datasets]]",
+            f"resolution = {side}",
+            f"batch_size = {batch_size}",
+            # Its defaults 256 and 1024 leave one square bucket at 256 and cut long pictures at 1024.
+            f"min_bucket_reso = {mix.get('min_side') or side // 2}",
+            f"max_bucket_reso = {mix.get('max_side') or side * 2}",
+            "",
+            "  [[datasets.subsets]]",
+            f"  image_dir = {_toml(recipe.pictures)}",
+            f"  num_repeats = {repeats}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def kohya_command(recipe: Recipe) -> str:
+    """The sd-scripts command that goes with the TOML; its defaults for FLUX are not FLUX's, so all is written out."""
+    train, optimizer = recipe.train, recipe.train["optimizer"]
+    options: dict[str, Any] = {
+        "pretrained_model_name_or_path": "flux1-dev.safetensors",
+        "clip_l": "clip_l.safetensors",
+        "t5xxl": "t5xxl_fp16.safetensors",
+        "ae": "ae.safetensors",
+        "dataset_config": "kohya_dataset.toml",
+        "output_dir": "output",
+        "output_name": recipe.name,
+        "save_model_as": "safetensors",
+        "network_module": "networks.lora_flux",
+        "network_dim": recipe.rank,
+        "network_alpha": f"{recipe.alpha:g}",
+        "network_train_unet_only": True,
+        "optimizer_type": "AdamW",
+        "learning_rate": f"{optimizer['learning_rate']:g}",
+        "lr_scheduler": "constant_with_warmup",
+        "lr_warmup_steps": optimizer.get("warmup_steps", 0),
+        "max_grad_norm": f"{optimizer.get('max_grad_norm', 1.0):g}",
+        "max_train_steps": recipe.steps,
+        "gradient_accumulation_steps": recipe.accumulation,
+        "timestep_sampling": KOHYA_TIMESTEPS.get(train["timesteps"], "sigmoid"),
+        "discrete_flow_shift": f"{train.get('shift', 3.1582):g}",
+        "model_prediction_type": "raw",
+        "guidance_scale": "1.0",
+        "loss_type": "l2",
+        "seed": train["seed"],
+        "mixed_precision": "bf16",
+        "save_precision": "bf16",
+        "sdpa": True,
+        "gradient_checkpointing": True,
+        "cache_latents": True,
+    }
+    words = ["accelerate launch --mixed_precision bf16 flux_train_network.py"]
+    words += [f"--{key}" if value is True else f"--{key} {shlex.quote(str(value))}" for key, value in options.items()]
+    betas = ",".join(f"{beta:g}" for beta in optimizer.get("betas", (0.9, 0.999)))
+    words.append(f"--optimizer_args weight_decay={optimizer.get('weight_decay', 0.01):g} betas={betas}")
+    return " \\\n  ".join(words)
+
+
+def ai_toolkit(recipe: Recipe) -> str:
+    """The job file: one dataset per side, as its list of resolutions has one repeat count for all."""
+    captions, train = recipe.config["captions"], recipe.train
+    trigger = captions.get("trigger", "")
+    folder = {
+        "folder_path": recipe.pictures,
+        "caption_ext": "txt",
+        "caption_dropout_rate": float(captions.get("dropout", 0.0)),
+        "shuffle_tokens": bool(captions.get("shuffle_tags", False)),
+        "cache_latents_to_disk": True,
+    }
+    process = {
+        "type": "sd_trainer",
+        "training_folder": "output",
+        "device": "cuda:0",
+        "network": {"type": "lora", "linear": recipe.rank, "linear_alpha": recipe.alpha},
+        "save": {"dtype": "bf16", "save_every": max(1, recipe.steps // 4), "max_step_saves_to_keep": 4},
+        "datasets": [{**folder, "resolution": [side], "num_repeats": repeats} for side, repeats, _ in recipe.sides],
+        "train": {
+            "batch_size": min(size for _, _, size in recipe.sides),
+            "gradient_accumulation_steps": recipe.accumulation,
+            "steps": recipe.steps,
+            "train_unet": True,
+            "train_text_encoder": False,
+            "gradient_checkpointing": True,
+            "noise_scheduler": "flowmatch",
+            "timestep_type": {"flux_shift": "flux_shift", "uniform": "linear"}.get(train["timesteps"], "sigmoid"),
+            "optimizer": "adamw",
+            "optimizer_params": {"weight_decay": train["optimizer"].get("weight_decay", 0.01)},
+            "lr": train["optimizer"]["learning_rate"],
+            "max_grad_norm": train["optimizer"].get("max_grad_norm", 1.0),
+            "dtype": "bf16",
+            "seed": train["seed"],
+        },
+        "model": {"name_or_path": _base_of(recipe), "is_flux": True, "quantize": True},
+        "sample": {
+            "sampler": "flowmatch",
+            "sample_every": max(1, recipe.steps // 4),
+            "width": 1024,
+            "height": 1024,
+            "prompts": [prompt["text"] for prompt in recipe.config["eval"]["prompts"]],
+            "seed": 1,
+            "guidance_scale": recipe.config["sample"]["guidance"],
+            "sample_steps": recipe.config["sample"]["steps"],
+        },
+    }
+    # The captions hold the trigger already; a `trigger_word` would put it there twice.
+    note = [f"# the trigger word {trigger} is in the captions"] if trigger else []
+    job = {"job": "extension", "config": {"name": recipe.name, "process": [process]}}
+    return "\n".join([*_notes(recipe), *note]) + "\n" + OmegaConf.to_yaml(OmegaConf.create(job))
+
+
+def simpletuner(recipe: Recipe) -> str:
+    """config.json."""
+    optimizer = recipe.train["optimizer"]
+    config = {
+        "--model_type": "lora",
+        "--model_family": "flux",
+        "--lora_type": "standard",
+        "--pretrained_model_name_or_path": _base_of(recipe),
+        "--lora_rank": recipe.rank,
+        "--lora_alpha": recipe.alpha,
+        "--flux_lora_target": "all+ffs",
+        "--data_backend_config": "config/multidatabackend.json",
+        "--output_dir": f"output/{recipe.name}",
+        "--train_batch_size": min(size for _, _, size in recipe.sides),
+        "--gradient_accumulation_steps": recipe.accumulation,
+        "--max_train_steps": recipe.steps,
+        "--num_train_epochs": 0,
+        "--learning_rate": optimizer["learning_rate"],
+        "--lr_scheduler": "constant_with_warmup",
+        "--lr_warmup_steps": optimizer.get("warmup_steps", 0),
+        "--optimizer": "adamw_bf16",
+        "--max_grad_norm": optimizer.get("max_grad_norm", 1.0),
+        "--mixed_precision": "bf16",
+        "--gradient_checkpointing": True,
+        "--caption_dropout_probability": float(recipe.config["captions"].get("dropout", 0.0)),
+        "--flux_guidance_mode": "constant",
+        "--flux_guidance_value": 1.0,
+        "--seed": recipe.train["seed"],
+        "--resolution_type": "pixel_area",
+        "--checkpoint_step_interval": max(1, recipe.steps // 4),
+        "--disable_bucket_pruning": True,
+    }
+    if recipe.train["timesteps"] == "shift":
+        config["--flow_schedule_shift"] = recipe.train.get("shift", 3.1582)
+    return json.dumps(config, indent=2) + "\n"
+
+
+def simpletuner_data(recipe: Recipe) -> str:
+    """multidatabackend.json: a backend per side; its repeats are those beyond the first."""
+    backends: list[dict[str, Any]] = [
+        {
+            "id": f"side-{side}",
+            "type": "local",
+            "instance_data_dir": recipe.pictures,
+            "caption_strategy": "textfile",
+            "resolution": side,
+            "resolution_type": "pixel_area",
+            "crop": True,
+            "crop_style": "center",
+            "crop_aspect": "preserve",
+            "repeats": repeats - 1,
+            "metadata_backend": "discovery",
+            "cache_dir_vae": f"cache/vae/{side}",
+        }
+        for side, repeats, _ in recipe.sides
+    ]
+    backends.append(
+        {
+            "id": "text-embeds",
+            "type": "local",
+            "dataset_type": "text_embeds",
+            "default": True,
+            "cache_dir": "cache/text",
+        }
+    )
+    return json.dumps(backends, indent=2) + "\n"
+
+
+def _notes(recipe: Recipe) -> list[str]:
+    notes = [f"# {recipe.name}: the recipe that stylesweep found best; {PICTURES}/ holds pictures and captions"]
+    return [*notes, f"# {SANDBOX_NOTE}"] if recipe.sandbox else notes
+
+
+def _base_of(recipe: Recipe) -> str:
+    path = str(recipe.config["base"]["path"])
+    return FLUX if recipe.sandbox or path.startswith(("/", "~")) else path
+
+
+def _toml(value: str | bool) -> str:
+    return json.dumps(value, ensure_ascii=False)

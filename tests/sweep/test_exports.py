@@ -1,0 +1,94 @@
+"""A recipe keeps its meaning in the words of other trainers."""
+
+import json
+import shlex
+import tomllib
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from sweep.exports import ai_toolkit, kohya_command, kohya_dataset, recipe_of, simpletuner_data, write_exports
+from tests.sweep.made import outcome
+from trainer.plan import make_plan
+from trainer.settings import MixSettings
+
+
+@dataclass(frozen=True)
+class Size:
+    width: int
+    height: int
+
+
+SIZES = [Size(1024, 1024), Size(832, 1216), Size(1920, 1080), Size(640, 480), Size(500, 700), Size(777, 999)] * 5
+
+
+@pytest.mark.parametrize("no_upscale", [True, False])
+def test_a_kohya_toml_gives_the_buckets_and_steps_of_our_plan(no_upscale: bool) -> None:
+    mix = MixSettings(repeats={256: 1, 512: 3, 768: 0}, batch_size=4, batch_sizes={256: 2}, no_upscale=no_upscale)
+    made = outcome(0, 0.7)
+    made.config["mix"] |= {
+        "repeats": {"256": 1, "512": 3, "768": 0},
+        "batch_size": 4,
+        "batch_sizes": {"256": 2},
+        "no_upscale": no_upscale,
+    }
+    read = tomllib.loads(kohya_dataset(replace(recipe_of(made, "made"), step_px=64)))
+    ours = make_plan(SIZES, mix, scale=1.0, step=64, seed=0)
+    steps = 0
+    for dataset, side in zip(read["datasets"], ours.sides, strict=True):
+        [subset] = dataset["subsets"]
+        theirs = MixSettings(
+            repeats={dataset["resolution"]: subset["num_repeats"]},
+            batch_size=dataset["batch_size"],
+            no_upscale=read["general"]["bucket_no_upscale"],
+            min_side=dataset["min_bucket_reso"],
+            max_side=dataset["max_bucket_reso"],
+        )
+        plan = make_plan(SIZES, theirs, scale=1.0, step=read["general"]["bucket_reso_steps"], seed=0)
+        assert plan.sides[0].buckets == side.buckets
+        steps += plan.steps_per_epoch
+    assert steps == ours.steps_per_epoch
+
+
+def test_a_step_that_kohya_refuses_is_replaced_and_said() -> None:
+    text = kohya_dataset(replace(recipe_of(outcome(0, 0.7), "made"), step_px=16))
+    assert tomllib.loads(text)["general"]["bucket_reso_steps"] == 32
+    assert "multiples of 32 px, ours of 16" in text
+
+
+def test_the_kohya_command_says_all_that_its_defaults_would_get_wrong() -> None:
+    words = shlex.split(kohya_command(recipe_of(outcome(0, 0.7), "made")).replace("\\\n", " "))
+    given = dict(pairwise(words))
+    assert given["--guidance_scale"] == "1.0" and given["--model_prediction_type"] == "raw"
+    assert given["--network_dim"] == given["--network_alpha"] == "16"
+    assert given["--max_train_steps"] == "96" and given["--learning_rate"] == "0.0001"
+
+
+def test_repeats_are_counted_as_each_tool_counts_them() -> None:
+    recipe = recipe_of(outcome(0, 0.7), "made")
+    [process] = OmegaConf.create(ai_toolkit(recipe)).config.process
+    assert [(list(d.resolution), d.num_repeats) for d in process.datasets] == [([512], 3), ([768], 2)]
+    *backends, texts = json.loads(simpletuner_data(recipe))
+    assert [(b["resolution"], b["repeats"]) for b in backends] == [(512, 2), (768, 1)], "those beyond the first"
+    assert texts["dataset_type"] == "text_embeds"
+
+
+def test_pictures_go_along_with_the_captions_they_were_trained_with(tmp_path: Path) -> None:
+    pictures = tmp_path / "mine"
+    pictures.mkdir()
+    Image.new("RGB", (64, 64)).save(pictures / "heart.png")
+    (pictures / "heart.txt").write_text("An anatomical engraving style drawing of a human heart", encoding="utf-8")
+    made, fault = write_exports(outcome(0, 0.7, pictures=str(pictures)), "made", tmp_path / "export")
+    assert fault == "" and len(made) == 4
+    assert (tmp_path / "export" / "pictures" / "heart.txt").read_text(encoding="utf-8") == "a human heart\n"
+    assert (tmp_path / "export" / "pictures" / "heart.png").is_file()
+
+
+def test_pictures_that_are_gone_leave_the_files_and_a_word(tmp_path: Path) -> None:
+    made, fault = write_exports(outcome(0, 0.7, pictures=str(tmp_path / "gone")), "made", tmp_path / "export")
+    assert "no such folder" in fault
+    assert all((tmp_path / "export" / export.file).is_file() for export in made)
