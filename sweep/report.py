@@ -1,166 +1,250 @@
-"""`python -m sweep.report`: the study as one HTML page that opens without a network, `multirun/<study>/report.html`.
+"""`python -m sweep.report`: the study as a page that opens anywhere, as text, as a table, and as other trainers' files.
 
-Same overrides as `python -m sweep`; `study.name` and `study.folder` say which study.
+Writes report.html, report.md, trials.csv and export/ into the study's folder; same overrides as `python -m sweep`,
+of which `study.name` and `study.folder` say which study. `python -m sweep.report wandb` publishes it in W&B.
 """
 
-import base64
-import io
-from collections.abc import Sequence
+import csv
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from sweep.__main__ import Place, start
-from sweep.progress import StepProgress, shown
+from sweep.answers import answers, command, difference_in_words, nothing_yet, signed, state
+from sweep.charts import effects_figure, front_figure, importance_figure
+from sweep.exports import FOLDER, Export, write_exports
+from sweep.findings import Entry, Findings, find
+from sweep.progress import StepProgress, duration, shown
+from sweep.report_pictures import Album, compared, sheets, side_by_side
 from sweep.schema import Config
-from sweep.study import best, front, is_feasible, load_study, rectangle, study_folder, why_not
-from sweep.summary import CANNOT_SAY, ranked, settings_in_words
+from sweep.study import load_study, study_folder
+from sweep.summary import CANNOT_SAY
 
 if TYPE_CHECKING:
     import optuna
     import plotly.graph_objects as go
-    from optuna.trial import FrozenTrial
 
-PAGE = "report.html"
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-OBJECTIVES = ("style", "composition")
-SHEET_QUALITY = 85  # JPEG: a page of a hundred sheets still opens on a phone
+PAGE, TEXT, TABLE = "report.html", "report.md", "trials.csv"
+TEMPLATES = Path(__file__).parent
+LISTED = 60  # trials in the page's table; trials.csv has all
+NO_PART = ("search", "study", "track")  # of the settings a LoRA is made with
 
 
 @dataclass(frozen=True)
 class Row:
-    """A trial as the page shows it."""
+    """A line of the ranking."""
 
-    number: str
-    values: list[str]
-    rectangle: str
-    feasible: str
-    is_feasible: bool
-    on_front: bool
-    captions: str
-    mix: str
-    params: str
-    lora: str
-    sheet: str  # data URL; empty if there is no picture
-    seconds: str
+    entry: Entry
+    rank: str
+    values: list["Bar"]
+    against: str  # how it stands to the best, or why it does not count
+    settings: str
+    rests_on: str
+    took: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval, as text and as places on a scale of 0 to 100."""
+
+    name: str
+    text: str
+    interval: str
+    at: float
+    low: float
+    high: float
 
 
 def write_report(study: "optuna.Study", folder: Path) -> Path:
-    """Writes the page and returns where it is."""
+    """Writes page, text, table and exports; returns where the page is."""
+    found = find(study, folder)
+    top = found.best
+    made: tuple[list[Export], str] = ([], "")
+    if top is not None and top.outcome is not None:
+        made = write_exports(top.outcome, found.name, folder / FOLDER)
+    write_table(found, folder / TABLE)
+    told = _told(found, *made)
+    (folder / TEXT).write_text(_render("report.md.j2", told, escape=False), encoding="utf-8")
+    draft = folder / f".{PAGE}"
+    draft.write_text(_render("report.html.j2", told | _drawn(found), escape=True), encoding="utf-8")
+    return draft.replace(folder / PAGE)
+
+
+def _render(template: str, told: Mapping[str, Any], *, escape: bool) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    trials = study.get_trials(deepcopy=False)
-    names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
-    kept = {trial.number for trial in front(trials)}
-    rows = [_row(trial, kept, folder) for trial in ranked(trials)]
-    top = best(trials)
-    pages = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined)
-    text = pages.get_template(TEMPLATE.name).render(
-        name=study.study_name,
-        names=names,
-        rows=rows,
-        best=next((row for row in rows if top is not None and row.number == f"{top.number:04d}"), None),
-        finished=sum(trial.state.is_finished() for trial in trials),
-        failed=sum(trial.state.name == "FAIL" for trial in trials),
-        infeasible=sum(trial.state.name == "COMPLETE" and not is_feasible(trial) for trial in trials),
-        banner=CANNOT_SAY if study.user_attrs.get("sandbox") else "",
-        # Plotly's library is written into the page, so that it opens without a network.
-        figure=front_figure(trials, names).to_html(full_html=False, include_plotlyjs=True) if kept or rows else "",
+    pages = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    page = folder / PAGE
-    page.write_text(text, encoding="utf-8")
-    return page
+    return pages.get_template(template).render(told)
 
 
-def _row(trial: "FrozenTrial", kept: set[int], folder: Path) -> Row:
-    scored = trial.state.name == "COMPLETE"
-    captions, mix = settings_in_words(trial)
-    return Row(
-        number=f"{trial.number:04d}",
-        values=[_with_interval(trial, i) for i in range(len(trial.values))] if scored else [],
-        rectangle=f"{rectangle(trial.values):.3f}" if scored else "",
-        feasible=why_not(trial),
-        is_feasible=is_feasible(trial),
-        on_front=trial.number in kept,
-        captions=captions,
-        mix=mix,
-        params=" ".join(f"{key}={value}" for key, value in trial.params.items()),
-        lora=str(trial.user_attrs.get("lora", "")),
-        sheet=_picture(folder / str(trial.user_attrs["sheet"])) if "sheet" in trial.user_attrs else "",
-        seconds=str(trial.user_attrs.get("seconds", "")),
-    )
-
-
-def _with_interval(trial: "FrozenTrial", index: int) -> str:
-    bounds = trial.user_attrs.get("intervals", {}).get(OBJECTIVES[index])
-    return f"{trial.values[index]:.3f}" + (f" ({bounds[0]:.2f} … {bounds[1]:.2f})" if bounds else "")
-
-
-def _picture(file: Path) -> str:
-    from PIL import Image
-
-    if not file.is_file():
-        return ""
-    packed = io.BytesIO()
-    with Image.open(file) as picture:
-        picture.convert("RGB").save(packed, "JPEG", quality=SHEET_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
-
-
-def front_figure(trials: Sequence["FrozenTrial"], names: Sequence[str]) -> "go.Figure":
-    """Every scored trial in the plane of the two objectives, with the feasible Pareto front as a line."""
-    import plotly.graph_objects as go
-
-    scored = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    figure = go.Figure()
-    for label, kept, symbol, colour in (("feasible", True, "circle", "#0b6e4f"), ("infeasible", False, "x", "#8a8a8a")):
-        group = [trial for trial in scored if is_feasible(trial) is kept]
-        figure.add_scatter(
-            x=[t.values[0] for t in group],
-            y=[t.values[1] for t in group],
-            mode="markers",
-            name=label,
-            marker={"symbol": symbol, "color": colour, "size": 11},
-            text=[f"{t.number:04d} {' '.join(settings_in_words(t))}" for t in group],
-            error_x=_bars(group, "style", 0),
-            error_y=_bars(group, "composition", 1),
-        )
-    line = front(trials)
-    figure.add_scatter(
-        x=[t.values[0] for t in line],
-        y=[t.values[1] for t in line],
-        mode="lines",
-        name="Pareto front",
-        line={"color": "#0b6e4f", "dash": "dot"},
-    )
-    figure.update_layout(
-        template="plotly_white",
-        xaxis_title=names[0],
-        yaxis_title=names[1],
-        height=480,
-        margin={"l": 50, "r": 20, "t": 20, "b": 50},
-    )
-    return figure
-
-
-def _bars(trials: Sequence["FrozenTrial"], name: str, index: int) -> dict[str, Any]:
-    bounds = [t.user_attrs.get("intervals", {}).get(name, (t.values[index],) * 2) for t in trials]
+def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict[str, Any]:
+    """What page and text have in common."""
+    top = found.best
     return {
-        "type": "data",
-        "symmetric": False,
-        "thickness": 1,
-        "width": 3,
-        "color": "#bbbbbb",
-        "array": [max(0.0, high - t.values[index]) for t, (_, high) in zip(trials, bounds, strict=True)],
-        "arrayminus": [max(0.0, t.values[index] - low) for t, (low, _) in zip(trials, bounds, strict=True)],
+        "found": found,
+        "state": state(found),
+        "nothing": nothing_yet(found),
+        "answers": answers(found),
+        "best": top,
+        "rows": _rows(found)[:LISTED],
+        "hidden": max(0, len(found.entries) - LISTED),
+        "without_values": [e for kind in ("failed", "pruned", "unfinished") for e in found.of(kind)][:LISTED],
+        "banner": CANNOT_SAY if found.sandbox else "",
+        "settings": settings_yaml(top) if top is not None else "",
+        "command": command(top) if top is not None else "",
+        "exports": exports,
+        "export_fault": export_fault,
+        "unreadable": found.unreadable,
+        "signed": signed,
     }
 
 
+def _drawn(found: Findings) -> dict[str, Any]:
+    """What only the page has: charts and pictures."""
+    from plotly.offline import get_plotlyjs
+
+    album = Album()
+    entries = compared(found)
+    pictures = side_by_side(found, entries, album)
+    more = sheets(found, entries, album)
+    figures = [effects_figure(list_, name, _range(found)) for name, list_ in found.effects.items()]
+    charts = {
+        "front": _div(front_figure(found)) if found.of("scored") else "",
+        "effects": [(name, _div(figure)) for name, figure in zip(found.effects, figures, strict=True)],
+        "importances": _div(importance_figure(found.importances)) if any(found.importances.values()) else "",
+    }
+    return {
+        "compared": entries,
+        "pictures": pictures,
+        "sheets": more,
+        "gone": album.gone,
+        "refused": album.refused,
+        "charts": charts,
+        "plotly": get_plotlyjs() if charts["front"] else "",
+    }
+
+
+def _range(found: Findings) -> tuple[float, float]:
+    """One axis for all effects, so that they can be compared by eye."""
+    bounds = [bound for list_ in found.effects.values() for e in list_ for bound in (e.low, e.high)]
+    reach = 1.05 * max(map(abs, bounds), default=1.0)
+    return -reach, reach
+
+
+def _div(figure: "go.Figure") -> str:
+    return str(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    )
+
+
+def _rows(found: Findings) -> list[Row]:
+    scored = found.of("scored")
+    scales = [_scale([e.trial.values[i] for e in scored]) for i in range(len(found.names))]
+    ranks = [entry.rank for entry in scored]
+    return [
+        Row(
+            entry=entry,
+            rank=f"{entry.rank}{' =' if ranks.count(entry.rank) > 1 else ''}" if entry.rank else "–",
+            values=[_bar(entry, name, i, scales[i]) for i, name in enumerate(found.names)],
+            against=against(entry),
+            settings=" ".join(entry.other_settings),
+            rests_on=f"{entry.prompts} × 1" if entry.prompts else "?",
+            took=duration(entry.trial.user_attrs["seconds"]) if "seconds" in entry.trial.user_attrs else "",
+        )
+        for entry in scored
+    ]
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    return min([0.0, *values]), max([1.0, *values])
+
+
+def _bar(entry: Entry, name: str, index: int, scale: tuple[float, float]) -> Bar:
+    value, bounds = entry.trial.values[index], entry.interval(name)
+    low, high = bounds or (value, value)
+    at, start_, end = (min(100.0, max(0.0, 100 * (v - scale[0]) / (scale[1] - scale[0]))) for v in (value, low, high))
+    return Bar(name, f"{value:.3f}", f"{low:.2f} to {high:.2f}" if bounds else "no interval", at, start_, end)
+
+
+def against(entry: Entry) -> str:
+    """How a trial stands to the best, in words; for one that broke a constraint, by how much."""
+    if not entry.scored:
+        return entry.verdict
+    if not entry.feasible:
+        broken = [f"{name} ({signed(value)})" for name, value in entry.trial.constraints.items() if value > 0]
+        return f"broke {', '.join(broken)}"
+    said = {
+        "best": "the best",
+        "tie": "tie with the best",
+        "trade-off": "ahead in one objective, behind in the other",
+        "behind": "behind the best",
+        "not compared": "not compared",
+    }[entry.relation]
+    clear = [f"{difference_in_words(d)} in {name}" for name, d in entry.behind.items() if not d.tie]
+    return f"{said}: {', '.join(clear)}" if clear else said
+
+
+def settings_yaml(entry: Entry) -> str:
+    """All settings the entry's LoRA was made with, as YAML."""
+    config = entry.outcome.config if entry.outcome else dict(entry.trial.params)
+    return OmegaConf.to_yaml(OmegaConf.create({key: value for key, value in config.items() if key not in NO_PART}))
+
+
+def write_table(found: Findings, file: Path) -> None:
+    """One line per trial with everything that is known of it, for spreadsheets and pandas."""
+    lines = [_line(entry, found.names) for entry in found.entries]
+    columns = list(dict.fromkeys(key for line in lines for key in line)) or ["trial"]
+    with file.open("w", newline="", encoding="utf-8") as out:
+        table = csv.DictWriter(out, columns, restval="")
+        table.writeheader()
+        table.writerows(lines)
+
+
+def _line(entry: Entry, names: Sequence[str]) -> dict[str, Any]:
+    trial = entry.trial
+    line: dict[str, Any] = {"trial": entry.number, "state": trial.state.name.lower(), "feasible": entry.verdict}
+    line |= {"rank": entry.rank or "", "on_front": entry.on_front, "against_best": against(entry)}
+    for index, name in enumerate(names):
+        low, high = entry.interval(name) or ("", "")
+        line |= {name: trial.values[index] if entry.scored else "", f"{name}_low": low, f"{name}_high": high}
+    captions, mix = entry.words
+    line |= {"rectangle": entry.rectangle if entry.scored else "", "captions": captions, "mix": mix}
+    line |= {key: trial.user_attrs.get(key, "") for key in ("recipe", "strength", "step", "seconds", "lora")}
+    line |= {"prompts": entry.prompts or "", "trainings": 1 if entry.scored else ""}
+    line |= {f"constraint.{name}": value for name, value in trial.constraints.items()}
+    diagnostics = entry.outcome.best.diagnostics if entry.outcome else {}
+    return line | {f"param.{k}": v for k, v in trial.params.items()} | {f"score.{k}": v for k, v in diagnostics.items()}
+
+
 def report(config: Config, place: Place) -> None:
-    """Writes the page of the study that the configuration names."""
+    """Writes the report of the study that the configuration names."""
     folder = study_folder(config.study)
-    StepProgress().say(f"report: {shown(write_report(load_study(folder), folder))}")
+    page = write_report(load_study(folder), folder)
+    StepProgress().say(f"report: {shown(page)}\ntext:   {shown(folder / TEXT)}\ntable:  {shown(folder / TABLE)}")
+    if (folder / FOLDER).is_dir():
+        StepProgress().say(f"recipe for other trainers: {shown(folder / FOLDER)}")
+
+
+def main(arguments: list[str]) -> None:
+    """Takes the word wandb out of the command line; Hydra gets the rest."""
+    if "wandb" in arguments:
+        sys.argv[1:] = [argument for argument in arguments if argument != "wandb"]
+        from sweep.wandb_report import publish
+
+        start(publish, keeps_folder=False)
+        return
+    start(report, keeps_folder=False)
 
 
 if __name__ == "__main__":
-    start(report, keeps_folder=False)
+    main(sys.argv[1:])

@@ -1,120 +1,115 @@
-"""The page and the dashboard, on studies of every shape."""
+"""The report on studies of every shape: page, text and table say the same, and say what is missing."""
 
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-import warnings
+import csv
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.exceptions import ExperimentalWarning
-from optuna.trial import TrialState, create_trial
-from PIL import Image
+from optuna.trial import create_trial
 
-from sweep.report import write_report
-from sweep.study import storage
-from tests.sweep.conftest import ROOT, environment
+from sweep.report import TABLE, TEXT, write_report
+from tests.sweep.made import add_failed, add_scored, age, new_study
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = tmp_path / "multirun" / "made"
-    folder.mkdir(parents=True)
-    made = optuna.create_study(storage=storage(folder), study_name="made", directions=["maximize"] * 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        made.set_metric_names(["style", "composition"])
-    return made
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "multirun" / "made"
 
 
-def scored(style: float, composition: float, leakage: float, **attributes: object) -> optuna.trial.FrozenTrial:
-    return create_trial(values=[style, composition], constraints={"leakage": leakage}, user_attrs=dict(attributes))
+@pytest.fixture
+def study(folder: Path) -> optuna.Study:
+    return new_study(folder)
 
 
-def page(study: optuna.Study, tmp_path: Path) -> str:
-    return write_report(study, tmp_path / "multirun" / "made").read_text(encoding="utf-8")
+def page(study: optuna.Study, folder: Path) -> str:
+    return write_report(study, folder).read_text(encoding="utf-8")
 
 
-def test_a_study_without_a_trial_gives_a_page_that_says_so(study: optuna.Study, tmp_path: Path) -> None:
-    assert "No trial has run yet" in page(study, tmp_path)
+def test_a_study_without_a_trial_gives_a_page_that_says_so(study: optuna.Study, folder: Path) -> None:
+    assert "No trial has run yet" in page(study, folder)
+    assert "No trial has run yet" in (folder / TEXT).read_text(encoding="utf-8")
+    assert (folder / TABLE).read_text(encoding="utf-8").startswith("trial")
 
 
-def test_all_failed_and_all_infeasible_say_so(study: optuna.Study, tmp_path: Path) -> None:
-    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"reason": "<it> broke"}))
-    study.add_trial(scored(0.5, 0.5, 0.1))
-    text = page(study, tmp_path)
-    assert "No trial is feasible" in text
-    assert "failed: &lt;it&gt; broke" in text
-    assert "no: leakage" in text
+def test_all_failed_says_the_reasons(study: optuna.Study, folder: Path) -> None:
+    add_failed(study, "<it> broke")
+    text = page(study, folder)
+    assert "No trial was scored" in text and "failed: &lt;it&gt; broke" in text
 
 
-def test_the_page_names_the_best_and_holds_pictures_and_banner(study: optuna.Study, tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "multirun" / "made" / "sheet.png")
+def test_all_infeasible_says_what_each_broke_and_by_how_much(study: optuna.Study, folder: Path) -> None:
+    add_scored(study, folder, 0.7, leakage=0.1375)
+    text = page(study, folder)
+    assert "No trial is feasible" in text and "broke leakage (+0.14)" in text
+
+
+def test_one_feasible_trial_is_compared_with_nothing(study: optuna.Study, folder: Path) -> None:
+    add_scored(study, folder, 0.7)
+    assert "the only feasible trial, so there is nothing to compare it with" in page(study, folder)
+
+
+def test_the_page_answers_the_six_questions(study: optuna.Study, folder: Path) -> None:
     study.set_user_attr("sandbox", True)
-    intervals = {"style": [0.55, 0.65], "composition": [0.6, 0.8]}
-    study.add_trial(scored(0.6, 0.7, -0.1, captions="edited", mix="512x5", sheet="sheet.png", intervals=intervals))
-    study.add_trial(scored(0.9, 0.9, 0.2, captions="none", mix="512x5", sheet="gone.png"))
-    text = page(study, tmp_path)
-    assert "Trial 0000" in text and "0.600 (0.55 … 0.65)" in text
+    for level in (0.7, 0.71, 0.4):
+        add_scored(study, folder, level)
+    text = page(study, folder)
+    assert "Trial 0001: captions subject_only, mix 512x3+768x2, applied at strength 1." in text
+    assert "Against trial 0000, the next:" in text
+    assert "1 of the 2 other feasible trials cannot be told from it" in text, "0000 ties, 0002 is clearly behind"
+    assert "The style is weakest on" in text
+    assert "0001/training/lora.safetensors" in text
+    assert "python -m sweep captions=subject_only mix=512x3_768x2" in text, "without the study's name"
     assert "no promise for FLUX.1-dev" in text
-    assert text.count("data:image/jpeg;base64,") == 1, "a picture that was deleted is left out"
 
 
-def test_the_page_needs_no_network(study: optuna.Study, tmp_path: Path) -> None:
-    study.add_trial(scored(0.6, 0.7, -0.1))
-    text = page(study, tmp_path)
-    assert "<script src=" not in text and "<link" not in text
-    assert len(text) < 15e6
+def test_ties_share_a_rank_in_page_text_and_table(study: optuna.Study, folder: Path) -> None:
+    for level in (0.7, 0.71, 0.4):
+        add_scored(study, folder, level)
+    page(study, folder)
+    with (folder / TABLE).open(encoding="utf-8") as lines:
+        ranks = {line["trial"]: line["rank"] for line in csv.DictReader(lines)}
+    assert ranks == {"0000": "1", "0001": "1", "0002": "3"}
+    assert "| 1 = | 0000 |" in (folder / TEXT).read_text(encoding="utf-8")
 
 
-def test_the_dashboard_answers_on_this_machine_only(study: optuna.Study, tmp_path: Path) -> None:
-    study.add_trial(scored(0.6, 0.7, -0.1))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "sweep.dashboard", "--port", str(port)],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+def test_the_page_needs_no_network_and_stays_small(study: optuna.Study, folder: Path) -> None:
+    add_scored(study, folder, 0.7)
+    text = page(study, folder)
+    assert "<script src=" not in text and 'rel="stylesheet"' not in text
+    assert text.count('class="pixels">') == 16, "eight prompts without and with the LoRA"
+    assert len(text.encode()) < 15e6
+
+
+def test_pictures_that_were_deleted_are_counted_and_left_out(study: optuna.Study, folder: Path) -> None:
+    add_scored(study, folder, 0.7)
+    for file in folder.glob("0000/samples/*.png"):
+        file.unlink()
+    text = page(study, folder)
+    assert "8 pictures are no longer where their trials wrote them" in text
+    assert text.count('class="pixels">') == 8, "the base's are still there"
+
+
+def test_a_study_of_another_version_shows_its_values_and_says_so(study: optuna.Study, folder: Path) -> None:
+    add_scored(study, folder, 0.7)
+    age(folder)
+    text = page(study, folder)
+    assert "written by another version of stylesweep" in text and "Trial 0000" in text
+
+
+def test_a_thousand_trials_fit_one_page(study: optuna.Study, folder: Path) -> None:
+    study.add_trials(
+        [
+            create_trial(values=[i / 1000, 0.5], constraints={"leakage": -0.1}, user_attrs={"captions": "none"})
+            for i in range(1000)
+        ]
     )
-    try:
-        assert server.stdout is not None
-        assert f"http://127.0.0.1:{port}/dashboard" in server.stdout.readline(), "the newest study is found"
-        assert b"made" in _fetched(f"http://127.0.0.1:{port}/api/studies")
-    finally:
-        server.terminate()
-        server.communicate(timeout=30)
+    text = page(study, folder)
+    assert "940 more trials are in trials.csv" in text and "Trial 0999" in text
+    assert len(text.encode()) < 15e6
+    assert len((folder / TABLE).read_text(encoding="utf-8").splitlines()) == 1001
 
 
-def _fetched(address: str) -> bytes:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=10) as answer:
-                return bytes(answer.read())
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-
-
-def test_a_port_in_use_is_said(tmp_path: Path, study: optuna.Study) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        ran = subprocess.run(
-            [sys.executable, "-m", "sweep.dashboard", "--port", str(taken.getsockname()[1])],
-            cwd=tmp_path,
-            env={**environment(), "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    assert ran.returncode == 2 and "Choose another: --port" in ran.stderr
+def test_a_study_with_one_objective_has_a_page(tmp_path: Path) -> None:
+    made = optuna.create_study(study_name="one", direction="maximize")
+    made.add_trial(create_trial(value=0.5))
+    assert "Trial 0000" in write_report(made, tmp_path).read_text(encoding="utf-8")

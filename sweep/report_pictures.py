@@ -1,0 +1,125 @@
+"""The pictures of a report as data URLs, within what a page may weigh."""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from sweep.findings import Entry, Findings
+
+EDGE = 256  # px, the longer edge of a sample on the page
+SHEET_EDGE = 1200  # px, the longer edge of a contact sheet
+QUALITY = 82  # JPEG
+BUDGET = 6_500_000  # bytes before base64 adds a third: with Plotly's 4.7 MB the page stays below 15 MB
+SIDE_BY_SIDE = 5  # trials next to the base
+PIXELS = 128  # a sample no larger than this is the sandbox's and is shown with its pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on the page."""
+
+    url: str  # empty: the file is gone or there was no room
+    alt: str
+    pixels: bool = False  # enlarged without smoothing, so that hatching can be told from blur
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt: the base image, then every compared trial's."""
+
+    text: str
+    group: str
+    pictures: list[Picture]
+    values: list[str]  # style and composition on this picture, as the trials' columns go; empty for the base
+
+
+class Album:
+    """Packs pictures until the page is full."""
+
+    def __init__(self) -> None:
+        self.left = BUDGET
+        self.gone = 0  # files that should be there
+        self.refused = 0  # pictures without room
+
+    def pack(self, file: Path, alt: str, edge: int = EDGE) -> Picture:
+        """The picture in the page's format; without a URL when the file is gone or the page is full."""
+        try:
+            with Image.open(file) as opened:
+                small = max(opened.size) <= PIXELS
+                picture = opened.convert("RGB")
+        except (OSError, UnidentifiedImageError):
+            self.gone += 1
+            return Picture("", alt)
+        if not small:
+            picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+        packed = io.BytesIO()
+        picture.save(packed, "PNG" if small else "JPEG", quality=QUALITY)
+        if packed.tell() > self.left:
+            self.refused += 1
+            return Picture("", alt)
+        self.left -= packed.tell()
+        kind = "png" if small else "jpeg"
+        return Picture(f"data:image/{kind};base64,{base64.b64encode(packed.getvalue()).decode()}", alt, small)
+
+
+def compared(found: Findings) -> list[Entry]:
+    """The trials shown side by side: best first, and infeasible ones only where there is room."""
+    with_pictures = [entry for entry in found.entries if entry.outcome is not None and entry.outcome.samples]
+    if not with_pictures:
+        return []
+    prompts = _prompts(with_pictures[0])
+    return [entry for entry in with_pictures if _prompts(entry) == prompts][:SIDE_BY_SIDE]
+
+
+def side_by_side(found: Findings, entries: list[Entry], album: Album) -> list[PromptRow]:
+    """Every prompt of the compared trials, at the same seeds."""
+    if not entries:
+        return []
+    rows = []
+    for index, prompt in enumerate(_prompts(entries[0])):
+        text = str(prompt["text"])
+        pictures = [_base(found, entries, index, text, album)]
+        values = []
+        for entry in entries:
+            assert entry.outcome is not None
+            file = found.folder / entry.number / entry.outcome.samples[index]
+            pictures.append(album.pack(file, f"{text}, with the LoRA of trial {entry.number}"))
+            values.append(_values(entry, index))
+        rows.append(PromptRow(text, str(prompt.get("group", "")), pictures, values))
+    return rows
+
+
+def _prompts(entry: Entry) -> list[dict[str, object]]:
+    assert entry.outcome is not None
+    return list(entry.outcome.config.get("eval", {}).get("prompts", []))[: len(entry.outcome.samples)]
+
+
+def _base(found: Findings, entries: list[Entry], index: int, text: str, album: Album) -> Picture:
+    alt = f"{text}, without a LoRA"
+    for entry in entries:
+        assert entry.outcome is not None
+        if index < len(entry.outcome.base_images):
+            return album.pack(found.folder / entry.number / entry.outcome.base_images[index], alt)
+    return Picture("", alt)
+
+
+def _values(entry: Entry, index: int) -> str:
+    assert entry.outcome is not None
+    values = entry.outcome.best.per_image
+    if "style" not in values or "composition" not in values:
+        return ""
+    return f"{values['style'][index]:.2f} · {values['composition'][index]:.2f}".replace("-", "−")
+
+
+def sheets(found: Findings, shown: list[Entry], album: Album) -> list[tuple[Entry, Picture]]:
+    """The contact sheets of the trials that are not shown side by side, best first, as far as there is room."""
+    numbers = {entry.number for entry in shown}
+    others = [e for e in found.entries if e.number not in numbers and "sheet" in e.trial.user_attrs]
+    packed = []
+    for entry in others:
+        alt = f"Contact sheet of trial {entry.number}: every prompt without the LoRA, and below with it"
+        packed.append((entry, album.pack(found.folder / str(entry.trial.user_attrs["sheet"]), alt, SHEET_EDGE)))
+    return [(entry, picture) for entry, picture in packed if picture.url]

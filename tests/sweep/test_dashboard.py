@@ -1,0 +1,69 @@
+"""The dashboard, as a person starts it."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import create_trial
+
+from tests.sweep.conftest import ROOT, environment
+from tests.sweep.made import new_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return new_study(tmp_path / "multirun" / "made", on_disk=True)
+
+
+def test_the_dashboard_answers_on_this_machine_only(study: optuna.Study, tmp_path: Path) -> None:
+    study.add_trial(create_trial(values=[0.6, 0.7]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "sweep.dashboard", "--port", str(port)],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        assert f"http://127.0.0.1:{port}/dashboard" in server.stdout.readline(), "the newest study is found"
+        assert b"made" in _fetched(f"http://127.0.0.1:{port}/api/studies")
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def _fetched(address: str) -> bytes:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                return bytes(answer.read())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def test_a_port_in_use_is_said(tmp_path: Path, study: optuna.Study) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ran = subprocess.run(
+            [sys.executable, "-m", "sweep.dashboard", "--port", str(taken.getsockname()[1])],
+            cwd=tmp_path,
+            env={**environment(), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert ran.returncode == 2 and "Choose another: --port" in ran.stderr
