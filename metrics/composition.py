@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metrics.images import ScoreError, gradients, opponent, resized
-from metrics.structure import canonical_size, distances, layout
+from metrics.structure import PatchEncoder, canonical_size, distances, layout
 
 Floats = NDArray[np.float64]
 FLOOR_QUANTILE = 0.75  # the median reads 0.80 for a pure engraving of the sandbox, this 0.90
@@ -58,11 +58,11 @@ def _edge_drawing(grey: Tensor) -> Tensor:
     return (strength / top[:, None, None, None]).clamp(0, 1)
 
 
-def floor_distances(image: Tensor) -> list[float]:
+def floor_distances(image: Tensor, patches: PatchEncoder | None = None) -> list[float]:
     """Return D between a picture and each of its redrawings."""
     size = canonical_size(image)
     drawn = [image, *(picture[0] for picture in restyled(resized([image], *size)))]
-    found = layout(drawn, size)
+    found = layout(drawn, size, patches)
     return distances(found[[0]], found[range(1, len(drawn))])[0].tolist()
 
 
@@ -71,13 +71,15 @@ def floor_distance(redrawn: Sequence[Sequence[float]]) -> float:
     return float(np.quantile(np.array(redrawn), FLOOR_QUANTILE))
 
 
-def distance_matrix(base: Sequence[Tensor], samples: Sequence[Tensor]) -> Floats:
+def distance_matrix(base: Sequence[Tensor], samples: Sequence[Tensor], patches: PatchEncoder | None = None) -> Floats:
     """Return D between every base image (row) and every sample (column); a sample of another size is stretched."""
     sizes = [canonical_size(image) for image in base]
     found = np.zeros((len(base), len(samples)))
     for size in sorted(set(sizes)):
         rows = [i for i, s in enumerate(sizes) if s == size]
-        found[rows] = distances(layout([base[i] for i in rows], size), layout(samples, size)).double().numpy()
+        found[rows] = (
+            distances(layout([base[i] for i in rows], size, patches), layout(samples, size, patches)).double().numpy()
+        )
     return found
 
 

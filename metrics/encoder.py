@@ -43,6 +43,8 @@ def file_hash(path: Path) -> str:
 class Encoder:
     """Embeddings of pictures and texts in one space, L2-normalised, float32 on the CPU."""
 
+    whiten = False  # as a style encoder: its features come on one scale
+
     def __init__(self, name: str, device: str = "cpu", batch_size: int = 32) -> None:
         """Load `name`: an open_clip folder, or "ARCHITECTURE@WEIGHTS_FILE" such as "ViT-L-14-quickgelu@vit_l.pt".
 

@@ -6,28 +6,20 @@ whatever the batch it was encoded in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, stack
 
-from metrics.descriptor import describe
 from metrics.encoder import Encoder
 from metrics.images import content_key
 from metrics.quality import line_statistics, sanity_statistics
+from metrics.settings import StyleEncoder
+from metrics.vision import PictureEncoder
 
 Floats = NDArray[np.float64]
-
-
-class StyleEncoder(StrEnum):
-    """The encoders whose style strength is averaged."""
-
-    open_clip = "open_clip"
-    descriptor = "descriptor"
 
 
 @dataclass(frozen=True)
@@ -36,17 +28,17 @@ class Features:
 
     key: str  # of its content
     embedding: Tensor  # (D,) open_clip, unit
-    description: Tensor  # (D',) hand-made, raw
-    sanity: Floats  # (4,) see quality.SANITY
+    style: tuple[Tensor, ...]  # (D',) by each style encoder, in their order
+    sanity: Floats  # see quality.SANITY
     lines: Floats  # (4,) see quality.LINES
 
 
 class FeatureReader:
     """Reads features; those of pictures that return (base images) are kept in memory."""
 
-    def __init__(self, encoder: Encoder, side: int) -> None:
-        """Read with `encoder`, texture at the area of a square of `side` px."""
-        self.encoder, self.side = encoder, side
+    def __init__(self, encoder: Encoder, styles: Mapping[StyleEncoder, PictureEncoder], side: int) -> None:
+        """Read with `encoder` and the style encoders, statistics at the area of a square of `side` px."""
+        self.encoder, self.styles, self.side = encoder, styles, side
         self._kept: dict[str, Features] = {}
 
     def read(self, images: Sequence[Tensor], *, keep: bool = False) -> list[Features]:
@@ -56,10 +48,15 @@ class FeatureReader:
         pictures = list(fresh.values())
         known = dict(self._kept)
         if pictures:
+            embeddings = self.encoder.pictures(pictures)
+            by_style = [
+                embeddings if encoder is self.encoder else encoder.pictures(pictures)
+                for encoder in self.styles.values()
+            ]
             columns = zip(
                 fresh,
-                self.encoder.pictures(pictures),
-                describe(pictures, self.side),
+                embeddings,
+                zip(*by_style, strict=True),
                 sanity_statistics(pictures, self.side),
                 line_statistics(pictures, self.side),
                 strict=True,
@@ -75,6 +72,11 @@ def unique(features: Sequence[Features]) -> list[Features]:
     return list({f.key: f for f in features}.values())
 
 
-def column(features: Sequence[Features], encoder: StyleEncoder = StyleEncoder.open_clip) -> Tensor:
-    """Return (N, D) features of one encoder."""
-    return torch.stack([f.embedding if encoder is StyleEncoder.open_clip else f.description for f in features])
+def embeddings(features: Sequence[Features]) -> Tensor:
+    """Return (N, D) open_clip embeddings."""
+    return stack([f.embedding for f in features])
+
+
+def style_column(features: Sequence[Features], position: int) -> Tensor:
+    """Return (N, D) features by the style encoder at `position`."""
+    return stack([f.style[position] for f in features])

@@ -13,6 +13,8 @@ from torch.nn import functional
 # Rec. 601 luma and two opponent axes (red-green, blue-yellow), the usual cheap stand-in for Lab.
 OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])
 
+SAME_RMS = 0.02  # of the tone range, between two 24 x 24 px copies of one picture
+
 
 class ScoreError(ValueError):
     """What is given cannot be scored; the message names the input, the rule and the value."""
@@ -53,6 +55,20 @@ def content_key(image: Tensor) -> str:
     digest = hashlib.blake2b(str(tuple(pixels.shape)).encode(), digest_size=16)
     digest.update(pixels.numpy().tobytes())
     return digest.hexdigest()
+
+
+def same_pictures(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return the pairs (i, j) that show one picture: saved again, resized or mirrored, whatever the file is called.
+
+    Compared at 24 x 24 px; a JPEG of quality 75 or a copy at half the size differ by less than `SAME_RMS` there, other
+    pictures of one style by several times that (tests/metrics/test_bad_input.py).
+    """
+    if not first or not second:
+        return []
+    small, other = resized(first, 24, 24).flatten(1), resized(second, 24, 24)
+    both = [torch.cdist(small, o.flatten(1)) / small.shape[1] ** 0.5 for o in (other, other.flip(-1))]
+    near = torch.minimum(*both) < SAME_RMS
+    return [(int(i), int(j)) for i, j in near.nonzero().tolist()]
 
 
 def resized(images: Sequence[Tensor], height: int, width: int) -> Tensor:

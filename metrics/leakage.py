@@ -30,6 +30,12 @@ def asked_for(texts: Sequence[str], nouns: Sequence[str]) -> Flags:
     )
 
 
+def asked_among(texts: Sequence[str], nouns: Sequence[str]) -> dict[str, list[str]]:
+    """Return text -> training nouns it asks for, for those that ask for any: no leak of these can be seen there."""
+    found = {text: [noun for noun in nouns if mentions(text, noun)] for text in texts}
+    return {text: asked for text, asked in found.items() if asked}
+
+
 def noun_probabilities(pictures: Tensor, training: Tensor, neutral: Tensor, logit_scale: float) -> Floats:
     """Return P(training noun | picture), (N, K), by a softmax over training and neutral nouns.
 
@@ -53,7 +59,7 @@ def leaks(samples: Floats, base: Floats, asked: Flags) -> Flags:
 
     Range: a flag per sample; the rate lies in 0 ... 1, lower is better; a sample equal to its base never leaks.
     Fooled by: parts of subjects (an eye socket in a house), nouns that are the style ("engraving"), an encoder that
-    does not know the nouns (read diagnostics["noun_accuracy"]).
+    does not know the nouns (read diagnostics["leak_sensitivity"]).
     Source: facts/metrics.md 9(c).
     """
     return np.asarray(((samples > 0.5) & (base < 0.5) & ~asked).any(axis=1))

@@ -6,7 +6,7 @@ count (`chosen`, the unrelated prompts) unless said otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,13 +25,14 @@ from metrics.composition import (
 )
 from metrics.diversity import diversity_ratio
 from metrics.encoder import Encoder
-from metrics.features import Features, StyleEncoder, column
+from metrics.features import Features, embeddings, style_column
 from metrics.leakage import asked_for, leaks, noun_probabilities
 from metrics.memorisation import copies, memorisation_gap
 from metrics.perceptual import Lpips, lpips_distances
 from metrics.quality import failed, line_quality
-from metrics.settings import Constraint, ScoreSettings
+from metrics.settings import Constraint, ScoreSettings, StyleEncoder
 from metrics.style import StyleSpace, style_gain
+from metrics.vision import PictureEncoder, VisionTransformer
 
 Floats = NDArray[np.float64]
 
@@ -63,34 +64,38 @@ class Reading:
         self.diagnostics |= other.diagnostics
 
 
-def fit_spaces(references: Sequence[Features], others: Sequence[Features]) -> list[StyleSpace]:
-    """Return every encoder's view of the style, in the order of StyleEncoder."""
-    return [
-        StyleSpace.fit(column(references, e), column(others, e), whiten=e is StyleEncoder.descriptor)
-        for e in StyleEncoder
-    ]
+Spaces = dict[StyleEncoder, StyleSpace]
 
 
-def read_style(pairs: Pairs, spaces: Sequence[StyleSpace], pool: Sequence[Features], range_at_least: float) -> Reading:
+def fit_spaces(
+    styles: Mapping[StyleEncoder, PictureEncoder], references: Sequence[Features], others: Sequence[Features]
+) -> Spaces:
+    """Return every encoder's view of the style."""
+    return {
+        name: StyleSpace.fit(style_column(references, i), style_column(others, i), whiten=encoder.whiten)
+        for i, (name, encoder) in enumerate(styles.items())
+    }
+
+
+def read_style(pairs: Pairs, spaces: Spaces, pool: Sequence[Features], range_at_least: float) -> Reading:
     """Return the style gain; ScoreError if the style cannot be told from the base."""
     # A base image that stands in the pool is neither its own nor its sample's neighbour.
     allowed = torch.tensor([[other.key != base.key for other in pool] for base in pairs.known])
-    by_encoder = list(zip(StyleEncoder, spaces, strict=True))
-    after = [space.sigma(column(pairs.found, encoder), allowed) for encoder, space in by_encoder]
-    before = [space.sigma(column(pairs.known, encoder), allowed) for encoder, space in by_encoder]
+    after = [space.sigma(style_column(pairs.found, i), allowed) for i, space in enumerate(spaces.values())]
+    before = [space.sigma(style_column(pairs.known, i), allowed) for i, space in enumerate(spaces.values())]
     diagnostics = {}
-    for (encoder, space), a, b in zip(by_encoder, after, before, strict=True):
+    for (encoder, space), a, b in zip(spaces.items(), after, before, strict=True):
         width = space.ceiling - float(b[pairs.chosen].mean())
         diagnostics[f"style_range_{encoder}"] = width
         if width >= range_at_least:  # an encoder that cannot tell this style has no gain of its own
             diagnostics[f"style_gain_{encoder}"] = float((a - b)[pairs.chosen].mean()) / width
     base = np.mean(before, axis=0)
-    ceiling, level = float(np.mean([space.ceiling for space in spaces])), float(base[pairs.chosen].mean())
+    ceiling, level = float(np.mean([space.ceiling for space in spaces.values()])), float(base[pairs.chosen].mean())
     gains = style_gain(np.mean(after, axis=0), base, base_level=level, ceiling=ceiling, range_at_least=range_at_least)
     return Reading({"style": gains}, {}, diagnostics | {"style_range": ceiling - level})
 
 
-def read_composition(pairs: Pairs, floors: dict[str, list[float]]) -> Reading:
+def read_composition(pairs: Pairs, floors: dict[str, list[float]], patches: VisionTransformer | None = None) -> Reading:
     """Return composition kept, and the diversity of layouts; `floors` keeps each base image's redrawings' distances.
 
     Samples that are as near to other prompts' base images as a restyling is (`composition_collapsed`) keep nothing, 0.
@@ -100,14 +105,14 @@ def read_composition(pairs: Pairs, floors: dict[str, list[float]]) -> Reading:
     """
     for image, features in zip(pairs.base_images, pairs.known, strict=True):
         if features.key not in floors:
-            floors[features.key] = floor_distances(image)
+            floors[features.key] = floor_distances(image, patches)
     floor = floor_distance([floors[pairs.known[i].key] for i in pairs.chosen])
-    matrix = distance_matrix(pairs.base_images, pairs.samples)
+    matrix = distance_matrix(pairs.base_images, pairs.samples, patches)
     texts = [pairs.texts[i] for i in pairs.chosen]
     null = null_distance(matrix[np.ix_(pairs.chosen, pairs.chosen)], texts)
     some, before = ([images[i] for i in pairs.chosen] for images in (pairs.samples, pairs.base_images))
-    base_matrix = distance_matrix(before, before)
-    ratio = diversity_ratio(distance_matrix(some, some), base_matrix)
+    base_matrix = distance_matrix(before, before, patches)
+    ratio = diversity_ratio(distance_matrix(some, some, patches), base_matrix)
     # The base's own pictures can be told apart, and these samples cannot: their fault, so their score.
     collapsed = null - floor < RANGE_AT_LEAST <= null_distance(base_matrix, texts) - floor
     kept = np.zeros(len(matrix)) if collapsed else composition(matrix.diagonal(), null=null, floor=floor)
@@ -120,7 +125,7 @@ def read_adherence(pairs: Pairs, encoder: Encoder, loss: float) -> Reading:
     """Return how much less the prompt is followed than by the base, with `loss` nats allowed."""
     bank = list(dict.fromkeys(pairs.texts))
     own = [bank.index(text) for text in pairs.texts]
-    change = adherence_change(column(pairs.found), column(pairs.known), encoder.texts(bank), own)
+    change = adherence_change(embeddings(pairs.found), embeddings(pairs.known), encoder.texts(bank), own)
     mean = float(change[pairs.chosen].mean())
     return Reading({"adherence": change}, {Constraint.adherence: -mean - loss}, {"adherence_change": mean})
 
@@ -138,7 +143,7 @@ class NounJudge:
 
     def probabilities(self, features: Sequence[Features]) -> Floats:
         """Return (N, K) P(training noun | picture)."""
-        return noun_probabilities(column(features), self._training, self._neutral, self._scale)
+        return noun_probabilities(embeddings(features), self._training, self._neutral, self._scale)
 
 
 def read_leakage(pairs: Pairs, judge: NounJudge, training: Sequence[Features], rate: float) -> Reading:

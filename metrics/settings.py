@@ -30,6 +30,31 @@ class LpipsNet(StrEnum):
     vgg = "vgg"
 
 
+class StyleEncoder(StrEnum):
+    """What style is seen with; the encoders are in `metrics.vision`."""
+
+    open_clip = "open_clip"  # the pictures' side of `encoder`
+    descriptor = "descriptor"  # hand-made statistics of colour, spectrum and texture; needs no weights
+    csd = "csd"  # contrastive style descriptors, "csd:ARCHITECTURE@WEIGHTS_FILE"
+    timm = "timm"  # a model of timm such as DINOv2, "timm:NAME@WEIGHTS_FILE"
+
+
+def style_encoder(name: str) -> StyleEncoder:
+    """Return the kind that an entry of `style_encoders` names.
+
+    Raises:
+        ValueError: for an unknown kind, or one that needs a file and names none.
+    """
+    kind, _, where = name.partition(":")
+    if kind not in list(StyleEncoder):
+        raise ValueError(f"`style_encoders` knows {', '.join(StyleEncoder)}, got {name!r}")
+    if (kind in (StyleEncoder.csd, StyleEncoder.timm)) != ("@" in where):
+        raise ValueError(
+            f"`style_encoders`: write csd:ARCHITECTURE@FILE, timm:NAME@FILE, open_clip or descriptor, got {name!r}"
+        )
+    return StyleEncoder(kind)
+
+
 NEUTRAL_NOUNS = (
     *("house", "tree", "car", "boat", "cat", "dog", "fish", "bird", "horse", "cup", "bottle", "chair", "table", "key"),
     *("star", "moon", "sun", "flower", "girl", "woman", "man", "child", "mountain", "river", "road", "bridge", "lamp"),
@@ -43,6 +68,8 @@ class ScoreSettings:
     """How samples are scored. Raises ValueError for a value that cannot be meant."""
 
     encoder: str = "sandbox/weights/encoder"  # open_clip folder, or "NAME@WEIGHTS_FILE" for a built-in architecture
+    style_encoders: list[str] = field(default_factory=lambda: ["open_clip", "descriptor"])  # averaged, two or more
+    patch_encoder: str = ""  # "timm:NAME@WEIGHTS_FILE" whose patches' self-similarity joins composition; empty: none
     lpips_weights: str = "sandbox/weights/lpips/lpips.safetensors"  # LPIPS.state_dict() or a torchvision trunk
     lpips_net: LpipsNet = LpipsNet.squeeze  # the trunk that file holds
     lpips_side: int = 64  # px; pictures are brought to this square before lpips compares them
@@ -86,9 +113,24 @@ class ScoreSettings:
                 raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}")
         if not self.encoder:
             raise ValueError("`encoder` must name an open_clip folder or NAME@WEIGHTS_FILE, got an empty text")
+        kinds = [style_encoder(name) for name in self.style_encoders]
+        if len(kinds) < 2 or len(set(kinds)) < len(kinds):
+            raise ValueError(
+                f"`style_encoders` must name at least two encoders of different kinds, got {self.style_encoders}"
+            )
+        if self.patch_encoder and style_encoder(self.patch_encoder) is not StyleEncoder.timm:
+            raise ValueError(f"`patch_encoder` must be timm:NAME@FILE or empty, got {self.patch_encoder!r}")
         wanted = {Constraint.memorisation, Constraint.diversity} & set(self.constraints)
         if wanted and not self.lpips_weights:
             raise ValueError(
                 f"`lpips_weights` must name a file, got an empty text: the constraints {sorted(wanted)} are read with "
                 "LPIPS; set it, or take them out of `constraints`"
             )
+
+    def weights(self) -> dict[str, str]:
+        """Return what the judges are loaded from: setting -> file or folder."""
+        named = {"encoder": self.encoder, "patch_encoder": self.patch_encoder}
+        named |= {f"style_encoders.{style_encoder(name)}": name for name in self.style_encoders}
+        files = {key: name.partition("@")[2] for key, name in named.items()}
+        found = files | {"encoder": files["encoder"] or self.encoder, "lpips_weights": self.lpips_weights}
+        return {key: place for key, place in found.items() if place}

@@ -1,8 +1,10 @@
 """How far apart two layouts are, whatever style they are drawn in.
 
-Half tolerant edge-F, half normalised gradient field (NGF, Haber & Modersitzki 2006). Both look at where tone or colour
-changes and in which direction, never at how much or with which sign, so chalk (light on dark) counts as the flat
-picture it came from. Everything happens at the area of a 96 px square: 2 px of tolerance mean the same at every size.
+Tolerant edge-F and normalised gradient field (NGF, Haber & Modersitzki 2006), and where a patch encoder is given the
+self-similarity of its patches (Tumanyan et al. 2022, "Splicing ViT Features"), in equal parts. Edges and gradients look
+at where tone or colour changes and in which direction, never at how much or with which sign, so chalk (light on dark)
+counts as the flat picture it came from. They are read at the area of a 96 px square: 2 px of tolerance mean the same at
+every size.
 
 The decision worth knowing: gradients are taken at sigma 2.5 px of 96, not at the 1.5 of facts/metrics.md 2.2. Hatching
 of 3.5 px at 64 px has a period of 5.3 px there; sigma 1.5 lets 20 % of it through and sigma 2.5 lets 1 %. On the
@@ -15,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +33,13 @@ EDGE_FLOOR = 0.5  # of the 99.5th percentile of edge strength; weaker ones do no
 NGF_FLOOR = 2.0  # of the mean squared gradient; below it a direction counts as noise
 
 
+class PatchEncoder(Protocol):
+    """A network that sees a picture as patches."""
+
+    def patches(self, images: Sequence[Tensor]) -> Tensor:
+        """Return (N, T, D) patch tokens."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Edges of pictures of one size: rows are pictures, columns pixels."""
@@ -37,11 +47,13 @@ class Layout:
     edges: Tensor  # (N, H*W) 0 or 1
     near: Tensor  # (N, H*W) 1 where an edge lies within TOLERANCE
     field: Tensor  # (N, 3*H*W) normalised gradient products xx, sqrt(2) xy, yy: free of sign
+    similarity: Tensor | None = None  # (N, T*T) unit: cosines between all patches, centred; None without an encoder
 
     def __getitem__(self, index: Sequence[int]) -> Layout:
         """Return the rows `index`."""
         rows = torch.tensor(list(index), dtype=torch.long)
-        return Layout(self.edges[rows], self.near[rows], self.field[rows])
+        similarity = None if self.similarity is None else self.similarity[rows]
+        return Layout(self.edges[rows], self.near[rows], self.field[rows], similarity)
 
 
 def canonical_size(image: Tensor) -> tuple[int, int]:
@@ -49,8 +61,8 @@ def canonical_size(image: Tensor) -> tuple[int, int]:
     return equal_area(image, SIDE)
 
 
-def layout(images: Sequence[Tensor], size: tuple[int, int]) -> Layout:
-    """Return the edges of `images`, all stretched to `size` (height, width) in px."""
+def layout(images: Sequence[Tensor], size: tuple[int, int], patches: PatchEncoder | None = None) -> Layout:
+    """Return the layouts of `images`, all stretched to `size` (height, width) in px."""
     channels = gaussian_blur(opponent(resized(images, *size)), SIGMA)
     dx, dy = gradients(channels)
     # Di Zenzo's colour gradient: products summed over channels, so that an edge between equally light colours counts.
@@ -60,7 +72,15 @@ def layout(images: Sequence[Tensor], size: tuple[int, int]) -> Layout:
     near = functional.max_pool2d(edges[:, None], reach, stride=1, padding=TOLERANCE)[:, 0]
     floor = NGF_FLOOR * (xx + yy).flatten(1).mean(1)[:, None, None] + 1e-12
     field = torch.stack([xx, math.sqrt(2) * xy, yy], 1) / (xx + yy + floor)[:, None]
-    return Layout(edges.flatten(1), near.flatten(1), field.flatten(1))
+    similarity = None if patches is None else _self_similarity(patches.patches(images))
+    return Layout(edges.flatten(1), near.flatten(1), field.flatten(1), similarity)
+
+
+def _self_similarity(tokens: Tensor) -> Tensor:
+    """Return (N, T*T) cosines between the patches of each picture, centred and of length 1."""
+    unit = functional.normalize(tokens, dim=2)
+    cosines = (unit @ unit.transpose(1, 2)).flatten(1)
+    return functional.normalize(cosines - cosines.mean(1, keepdim=True), dim=1)
 
 
 def _edges(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
@@ -96,4 +116,7 @@ def distances(first: Layout, second: Layout) -> Tensor:
     edge_f = 2 * hit * found / (hit + found).clamp_min(1e-9)
     norms = first.field.norm(dim=1)[:, None] * second.field.norm(dim=1)[None]
     ngf = (first.field @ second.field.T) / norms.clamp_min(1e-9)
-    return (1 - (edge_f + ngf) / 2).clamp(0, 1)
+    likeness = [edge_f, ngf]
+    if first.similarity is not None and second.similarity is not None:
+        likeness.append((first.similarity @ second.similarity.T).clamp_min(0))  # Pearson's r of the self-similarities
+    return (1 - torch.stack(likeness).mean(0)).clamp(0, 1)

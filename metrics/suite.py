@@ -16,7 +16,8 @@ from torch import Tensor
 
 from metrics.encoder import Encoder
 from metrics.features import FeatureReader, unique
-from metrics.images import SampleError, ScoreError, check_images, content_key
+from metrics.images import SampleError, ScoreError, check_images, same_pictures
+from metrics.leakage import asked_among
 from metrics.perceptual import Lpips
 from metrics.readings import (
     CopyJudge,
@@ -32,6 +33,7 @@ from metrics.readings import (
 )
 from metrics.settings import Constraint, ScoreSettings
 from metrics.statistics import bootstrap_interval, prompt_means, statistic_of, style_objective
+from metrics.vision import load_patch_encoder, load_style_encoders
 
 Floats = NDArray[np.float64]
 UNRELATED = "unrelated"
@@ -105,11 +107,13 @@ class Judge:
         _check_sets(references, others, training, settings)
         self.settings = settings
         self.encoder = Encoder(settings.encoder, settings.device, settings.batch_size)
-        self._reader = FeatureReader(self.encoder, settings.side)
+        self._styles = load_style_encoders(settings, self.encoder)
+        self._patches = load_patch_encoder(settings, self._styles)
+        self._reader = FeatureReader(self.encoder, self._styles, settings.side)
         self._references = self._reader.read(references)
         self._others = unique(self._reader.read(others))
         self._training = self._reader.read(training)
-        self._spaces = fit_spaces(self._references, self._others) if self._others else None
+        self._spaces = fit_spaces(self._styles, self._references, self._others) if self._others else None
         self._floors: dict[str, list[float]] = {}
         wanted = set(settings.constraints)
         self._nouns: NounJudge | None = None
@@ -140,9 +144,14 @@ class Judge:
         pairs = Pairs(samples, base_images, [prompt.text for prompt in prompts], chosen, found, known)
         return self._summary(self._readings(pairs), pairs)
 
+    def asked_among(self, prompts: Sequence[ScoredPrompt]) -> dict[str, list[str]]:
+        """Return the unrelated prompts that ask for training subjects: no leak of these can be seen there."""
+        texts = [prompt.text for prompt in prompts if prompt.group == UNRELATED]
+        return asked_among(texts, self._nouns.nouns) if self._nouns else {}
+
     def _readings(self, pairs: Pairs) -> Reading:
         reading = self._style(pairs)
-        reading.add(read_composition(pairs, self._floors))
+        reading.add(read_composition(pairs, self._floors, self._patches))
         reading.add(read_adherence(pairs, self.encoder, self.settings.adherence_loss))
         reading.add(read_quality(pairs, self._references, self.settings))
         if self._nouns is not None:
@@ -161,7 +170,7 @@ class Judge:
                 f"without `others`, at least {least} different base images are needed to measure style against, "
                 f"got {len(pool)}"
             )
-        spaces = self._spaces or fit_spaces(self._references, pool)
+        spaces = self._spaces or fit_spaces(self._styles, self._references, pool)
         return read_style(pairs, spaces, pool, self.settings.style_range_at_least)
 
     def _summary(self, reading: Reading, pairs: Pairs) -> Scores:
@@ -172,6 +181,7 @@ class Judge:
         # Without training nouns, or training pictures, a wanted constraint is neither met nor broken: say so.
         reading.diagnostics |= {f"{name}_unmeasured": 1.0 for name in unread}
         diagnostics = reading.diagnostics | {"style_mean": means["style"].mean(), "style_tail": tail}
+        diagnostics |= self._by_size(reading, pairs)
         rest = np.setdiff1d(np.arange(len(pairs.texts)), pairs.chosen)
         if len(rest):
             diagnostics |= {f"{name}_in_domain": values[rest].mean() for name, values in reading.per_image.items()}
@@ -184,6 +194,19 @@ class Judge:
             per_image={name: [float(v) for v in values] for name, values in reading.per_image.items()},
             diagnostics={name: float(value) for name, value in diagnostics.items()},
         )
+
+    def _by_size(self, reading: Reading, pairs: Pairs) -> dict[str, float]:
+        """Return objectives and line quality at each size, where there are several: does it stay crisp elsewhere?"""
+        sizes = [_size(tuple(pairs.samples[i].shape)) for i in pairs.chosen]
+        if len(set(sizes)) < 2:
+            return {}
+        return {
+            f"{name}_{size}": float(
+                np.mean([reading.per_image[name][i] for i, s in zip(pairs.chosen, sizes, strict=True) if s == size])
+            )
+            for name in ("style", "composition", "line_quality")
+            for size in dict.fromkeys(sizes)
+        }
 
     def _interval(self, name: str, reading: Reading, chosen: list[int], texts: Sequence[str]) -> tuple[float, float]:
         return bootstrap_interval(
@@ -217,11 +240,13 @@ def _check_sets(
         raise ScoreError(f"at least {least} references are needed (`references_at_least`), got {len(references)}")
     if 0 < len(others) < least:
         raise ScoreError(f"the pool of other styles needs at least {least} pictures or none, got {len(others)}")
-    trained = {content_key(image): index for index, image in enumerate(training)}
-    shared = [(i, trained[key]) for i, key in enumerate(map(content_key, references)) if key in trained]
+    shared = same_pictures(references, training)
     if shared:
         listed = ", ".join(f"references[{i}] = training[{j}]" for i, j in shared[:10])
-        raise ScoreError(f"references must never be trained on, but {len(shared)} are: {listed}")
+        raise ScoreError(
+            f"references must never be trained on, but {len(shared)} show a training picture: {listed}. "
+            "Take them out of one of the two folders"
+        )
 
 
 def _check_pairs(
@@ -235,14 +260,19 @@ def _check_pairs(
         )
     check_images(samples, "samples", SampleError)
     check_images(base_images, "base_images")
-    for index, (sample, base) in enumerate(zip(samples, base_images, strict=True)):
-        if sample.shape != base.shape:
-            raise ScoreError(
-                f"samples[{index}] and base_images[{index}] must be of one size, "
-                f"got {tuple(sample.shape)} and {tuple(base.shape)}"
-            )
+    sizes = [(tuple(sample.shape), tuple(base.shape)) for sample, base in zip(samples, base_images, strict=True)]
+    differ = [f"samples[{i}] is {_size(s)}, base_images[{i}] {_size(b)}" for i, (s, b) in enumerate(sizes) if s != b]
+    if differ:
+        raise ScoreError(
+            f"a sample and its base image must be of one size, {len(differ)} of {len(sizes)} pairs are not: "
+            + "; ".join(differ[:10])
+        )
     chosen = [i for i, prompt in enumerate(prompts) if prompt.group == UNRELATED]
     texts = {prompts[i].text for i in chosen}
     if len(texts) < 2:
         raise ScoreError(f'at least 2 different prompts of group "{UNRELATED}" are needed, got {len(texts)}')
     return chosen
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[2]}x{shape[1]}"

@@ -22,9 +22,7 @@ def content_id(place: str | Path) -> str:
 
 def judge_files(score: ScoreSettings) -> dict[str, str]:
     """Setting -> the file or folder behind it, for what the judges are loaded from."""
-    _, _, file = score.encoder.partition("@")
-    places = {"score.encoder": file or score.encoder, "score.lpips_weights": score.lpips_weights}
-    return {key: place for key, place in places.items() if place}
+    return {f"score.{key}": place for key, place in score.weights().items()}
 
 
 def contents(configs: Mapping[str, Config]) -> dict[str, str]:

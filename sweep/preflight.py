@@ -126,12 +126,9 @@ def _read(key: str, path: str, limit: int | None = None, subset_seed: int = 0) -
 
 
 def _score(score: ScoreSettings) -> Iterator[str]:
-    _, _, file = score.encoder.partition("@")
-    encoder = Path(file or score.encoder)
-    if not encoder.exists():
-        yield f"`score.encoder`: no such file or folder: {encoder}. conf/score/clip.yaml says how to get one"
-    if score.lpips_weights and not Path(score.lpips_weights).is_file():
-        yield f"`score.lpips_weights`: no such file: {score.lpips_weights}. conf/score/clip.yaml says how to get one"
+    for key, place in score.weights().items():
+        if not Path(place).expanduser().exists():
+            yield f"`score.{key}`: no such file or folder: {place}. The files in conf/score say how to get one"
 
 
 def _prompts(config: Config) -> Iterator[str]:

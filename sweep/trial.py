@@ -105,6 +105,10 @@ def run_trial(
     outcome = read_outcome(folder)
     if outcome is None or outcome.identity != identity or outcome.number != number:
         bench = prepare(config, base, clock)
+        asked = bench.judge.asked_among(config.eval.prompts)
+        if asked:
+            listed = "; ".join(f"{text} ({', '.join(nouns)})" for text, nouns in asked.items())
+            steps.say(f"warning: unrelated prompts that ask for training subjects show no leak of them: {listed}")
         run = Run(config, bench, folder, folder / "training" / identity[:8], clock, steps)
         outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
         outcome.write(folder)

@@ -1,0 +1,92 @@
+"""Folders of pictures from any tool, paired by file name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from metrics.images import ScoreError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class NamedPrompt:
+    """What a picture was asked for with, as far as the folders tell."""
+
+    text: str  # NAME.txt beside the picture or its base image, else NAME
+    group: str = "unrelated"
+
+
+@dataclass(frozen=True)
+class PairedFolders:
+    """Samples and base images of the same names, in the order of their names."""
+
+    names: list[str]
+    samples: list[Tensor]
+    base_images: list[Tensor]
+    prompts: list[NamedPrompt]
+    captioned: bool  # whether every prompt comes from a NAME.txt
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """Return name without suffix -> (3, H, W) float in [0, 1], by name; transparent pixels lie on white.
+
+    Raises:
+        ScoreError: listing what is wrong: no folder, no pictures, two of one name, or files that cannot be read.
+    """
+    if not folder.is_dir():
+        raise ScoreError(f"no such folder of pictures: {folder}")
+    found: dict[str, Tensor] = {}
+    faults = []
+    for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        if file.stem in found:
+            faults.append(f"{file}: there is another picture called {file.stem}")
+            continue
+        try:
+            found[file.stem] = _read(file)
+        except (UnidentifiedImageError, OSError) as error:
+            faults.append(f"{file}: {error}")
+    if faults:
+        raise ScoreError(f"{len(faults)} pictures cannot be used:\n  " + "\n  ".join(faults[:10]))
+    if not found:
+        raise ScoreError(f"no pictures ({', '.join(SUFFIXES)}) in {folder}")
+    return found
+
+
+def read_pairs(images: Path, base: Path) -> PairedFolders:
+    """Return the pictures of two folders side by side; equal names are one prompt and seed.
+
+    Raises:
+        ScoreError: if a name is in one folder only, and what `read_folder` raises.
+    """
+    samples, before = read_folder(images), read_folder(base)
+    alone = [f"{images / name} has no base image in {base}" for name in samples if name not in before]
+    alone += [f"{base / name} has no sample in {images}" for name in before if name not in samples]
+    if alone:
+        raise ScoreError(
+            f"pictures are paired by file name, and {len(alone)} have no mate:\n  " + "\n  ".join(alone[:10])
+        )
+    texts = [_text(name, images, base) for name in samples]
+    prompts = [NamedPrompt(text or name) for name, text in zip(samples, texts, strict=True)]
+    return PairedFolders(list(samples), list(samples.values()), [before[name] for name in samples], prompts, all(texts))
+
+
+def _text(name: str, *folders: Path) -> str:
+    for folder in folders:
+        file = folder / f"{name}.txt"
+        if file.is_file():
+            return file.read_text(encoding="utf-8").strip()
+    return ""
+
+
+def _read(file: Path) -> Tensor:
+    with Image.open(file) as opened:
+        picture = opened.convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return torch.from_numpy(np.asarray(on_white, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
