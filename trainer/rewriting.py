@@ -1,87 +1,72 @@
 """Rules that take style words out of a caption, or all but the subject.
 
-A caption is split into clauses at commas and full stops. In each, the phrases of `words.toml` are marked, then what
-only spoke about them ("fine", "mood", "drawn in", "in the style of …"); a clause of nothing else disappears. The
-rules are plain on purpose: a person reads the result in the caption sheet and corrects it there.
+What belongs to style, medium, technique and emotion is found by `trainer.style_words`. Here it is taken out so that
+English is left, and the subject is found: behind "a drawing of", before places and details. The rules are plain on
+purpose: a person reads the result in the caption sheet and corrects it there.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
 
 from trainer.settings import Strip
-
-_ARTICLES = frozenset({"a", "an", "the"})
-_GLUE = frozenset(
-    {
-        *_ARTICLES,
-        "and",
-        "or",
-        "with",
-        "in",
-        "on",
-        "of",
-        "by",
-        "as",
-        "for",
-        "using",
-        "its",
-        "his",
-        "her",
-        "like",
-        "is",
-        "has",
-    }
+from trainer.style_words import (
+    ARTICLES,
+    GLUE,
+    JOINTS,
+    Sentence,
+    found,
+    lead_in,
+    listed,
+    mark_hanging,
+    marked,
+    phrases,
+    sentences,
 )
-_JOINTS = frozenset({"with", "in", "on", "by", "as", "using", "and", "or", "of", "through", "via", "like"})
+
 _PLACED_BY = frozenset(
-    {"in", "at", "on", "along", "near", "by", "over", "under", "from", "to", "across", "toward", "towards"}
+    {"in", "at", "on", "along", "near", "by", "over", "under", "from", "to", "across", "toward", "towards", "against"}
 )
-_LONGEST_INTRODUCTION = 6  # words before "drawing of" that still belong to the picture's name
-_TOKEN = re.compile(r"[\w'’]+(?:-[\w'’]+)*|[^\w\s]")
-
-
-@cache
-def words() -> dict[str, tuple[str, ...]]:
-    """The lists of `words.toml`."""
-    text = (Path(__file__).parent / "words.toml").read_text(encoding="utf-8")
-    return {name: tuple(entries) for name, entries in tomllib.loads(text).items()}
+_LONGEST_INTRODUCTION = 9  # words before "drawing of" that still belong to the picture's name
+_TAG_WORDS = 3  # a list of parts no longer than this is a list of tags
+_TAGS_AT_LEAST = 2
+_IN_NO_TAG = ARTICLES | {"of", "is", "are"}
 
 
 def strip_words(text: str, strip: Iterable[Strip]) -> str:
     """The caption without words of the given classes, its other words and their order kept.
 
-    "An anatomical engraving style drawing of a human heart" -> "A drawing of a human heart".
+    "An anatomical engraving style drawing of a human heart" -> "A drawing of a human heart". Of a list of tags, the
+    tags that say something else.
     """
-    classes = tuple(sorted(set(strip)))
+    classes = _sorted(strip)
     if not classes:
         return text.strip()
-    clauses = [_strip_clause(clause, classes) for clause in _clauses(text)]
-    return _tidy(text, [clause for clause in clauses if clause])
+    if is_tag_list(text):
+        return ", ".join(stripped_tags(text.split(","), classes))
+    kept = [clauses for sentence in sentences(text) if (clauses := _stripped(sentence, classes))]
+    return ". ".join(_capital(_joined(clauses), number > 0) for number, clauses in enumerate(kept))
 
 
 def keep_subject(text: str, strip: Iterable[Strip]) -> str:
-    """The subject and nothing else: no positions, background or details, and no words of the given classes.
+    """The subject and nothing else: no positions or background, no second sentence, no words of the given classes.
 
     "an engraving of a large red heart at the left on a grey background, fine hatched lines" -> "a large red heart".
-    Clauses with words of a class that is not to be stripped stay.
+    Clauses with words of a class that is not to be stripped stay. Of a list of tags, those of the subject.
     """
-    classes = tuple(sorted(set(strip)))
-    kept = tuple(sorted(set(Strip) - set(classes)))
-    clauses = [stripped for clause in _clauses(text) if (stripped := _strip_clause(clause, classes))]
-    subjects: list[list[str]] = []
-    others: list[list[str]] = []
-    for number, clause in enumerate(clauses):
-        if number <= _last_of_list(clauses):
-            subject = _subject(clause, drop_carrier=Strip.medium in classes)
-            subjects += [subject] if subject else []
-        elif any(_marked(clause, kept)):
-            others.append(clause)
-    if not subjects:  # a caption of positions only: better a word too many than none
-        subjects = clauses[:1]
-    return _tidy(text, subjects + others)
+    classes = _sorted(strip)
+    if is_tag_list(text):
+        return ", ".join(tag for tag in stripped_tags(text.split(","), classes) if not _layout(tag))
+    others = _sorted(set(Strip) - set(classes))
+    subject: list[Sentence] = []
+    rest: list[Sentence] = []
+    for sentence in sentences(text):
+        clauses = _stripped(sentence, classes)
+        if not subject:
+            subject, clauses = _subject(clauses, drop_carrier=Strip.medium in classes)
+        rest += clauses
+    if not subject:  # a caption of positions only: better a word too many than none
+        subject, rest = rest[:1], rest[1:]
+    return _joined(subject + [clause for clause in rest if any(marked(clause, others))])
 
 
 def subject_noun(text: str) -> str:
@@ -89,141 +74,79 @@ def subject_noun(text: str) -> str:
 
     Empty for an empty caption. Of a list of subjects, the first.
     """
-    tokens = _tokens(keep_subject(text, list(Strip)).split(",")[0].lower())
-    tokens = _without(tokens, [*words()["modifiers"], *_ARTICLES])
+    kept = keep_subject(text, list(Strip)).split(",")[0].lower()
+    tokens = [token for sentence in sentences(kept) for token in sentence]
+    tokens = _without(tokens, phrases("modifiers") | {(article,) for article in ARTICLES})
+    ends = _PLACED_BY | {"and", "or", "with", "without", "is", "are"}
     for number, token in enumerate(tokens):
-        if number and (_participle(token) or token in _PLACED_BY or token in ("and", "or")):
+        if number and (_participle(token) or token in ends):
             return " ".join(tokens[:number])
     return " ".join(tokens)
 
 
 def stripped_tags(tags: Iterable[str], strip: Iterable[Strip]) -> list[str]:
     """The tags that say something besides words of the given classes, each whole."""
-    classes = tuple(sorted(set(strip)))
-    return [tag for tag in tags if not classes or _strip_clause(_tokens(tag.replace("_", " ")), classes)]
+    classes = _sorted(strip)
+    clean = [tag.strip() for tag in tags if tag.strip()]
+    return [tag for tag in clean if not classes or not _is_style(tag, classes)]
 
 
-def _clauses(text: str) -> list[list[str]]:
-    """The words of each clause; the last of a sentence keeps its stop."""
-    text = re.sub(r"([.!?])+(\s|$)", r" .,", text)
-    clauses = [_tokens(clause) for clause in re.split(r"[,;:\n]+(?:\s|$|(?=\w))", text)]
-    return [clause for clause in clauses if clause and clause != ["."]]
+def is_tag_list(text: str) -> bool:
+    """Whether a caption is a list of booru tags: short parts, none of which reads like a sentence."""
+    parts = [part.lower().replace("_", " ").split() for part in text.split(",") if part.strip()]
+    if len(parts) < _TAGS_AT_LEAST or "." in text:
+        return False
+    return all(len(part) <= _TAG_WORDS and not _IN_NO_TAG.intersection(part) for part in parts)
 
 
-def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(text)
+def _is_style(tag: str, classes: tuple[Strip, ...]) -> bool:
+    sentence = [word for words in sentences(re.sub(r"[_\\()]", " ", tag)) for word in words]
+    gone = marked(sentence, classes)
+    rest = [word for word, dropped in zip(sentence, gone, strict=True) if not dropped]
+    return any(gone) and all(_says_nothing(word) or listed(word, "modifiers") for word in rest)
 
 
-def _strip_clause(clause: list[str], classes: tuple[str, ...]) -> list[str]:
+def _layout(tag: str) -> bool:
+    sentence = [word for words in sentences(re.sub(r"[_\\()]", " ", tag)) for word in words]
+    return bool(found(sentence, phrases("layout"))) or all(listed(word, "places") for word in sentence)
+
+
+def _sorted(strip: Iterable[Strip]) -> tuple[Strip, ...]:
+    return tuple(sorted(set(strip)))
+
+
+def _stripped(sentence: Sentence, classes: tuple[Strip, ...]) -> list[Sentence]:
+    """The clauses that are left of a sentence."""
+    gone = marked(sentence, classes)
+    clauses: list[Sentence] = []
+    words: list[str] = []
+    marks: list[bool] = []
+    for word, dropped in [*zip(sentence, gone, strict=True), (",", False)]:
+        if word == "," and not dropped:
+            clauses.append(_stripped_clause(words, marks))
+            words, marks = [], []
+        else:
+            words.append(word)
+            marks.append(dropped)
+    clauses = [clause for clause in clauses if clause]
+    if clauses and clauses[0][0].lower() in JOINTS and sentence[0].lower() not in JOINTS:
+        clauses[0] = clauses[0][1:]  # "[an engraving] with a heart"
+    return [clause for clause in clauses if clause]
+
+
+def _stripped_clause(clause: list[str], gone: list[bool]) -> list[str]:
     """The clause without marked words and what hangs on them; empty when nothing else is left."""
-    gone = _marked(clause, classes)
-    _mark_named_ways(clause, classes, gone)
     if not any(gone):
         return clause
-    _mark_companions(clause, gone)
-    _mark_joints(clause, gone)
-    _mark_name(clause, gone)
-    rest = [token for token, dropped in zip(clause, gone, strict=True) if not dropped]
-    empty = _GLUE.union(*_phrases("companions"), *_phrases("made"))
-    if all(token.lower() in empty or not token[0].isalnum() for token in rest):
+    mark_hanging(clause, gone)
+    rest = [word for word, dropped in zip(clause, gone, strict=True) if not dropped]
+    if all(_says_nothing(word) or listed(word, "modifiers") or listed(word, "carriers") for word in rest):
         return []
     return _with_articles(rest)
 
 
-def _marked(clause: list[str], classes: tuple[str, ...]) -> list[bool]:
-    """Which words of the clause belong to a phrase of the classes, longest phrases first."""
-    lowered = [token.lower() for token in clause]
-    gone = [False] * len(clause)
-    phrases = [phrase for name in classes for phrase in _phrases(name)]
-    for start, end in _found(lowered, phrases):
-        gone[start:end] = [True] * (end - start)
-    return gone
-
-
-@cache
-def _phrases(name: str) -> tuple[tuple[str, ...], ...]:
-    """The phrases of a list as words, hyphens read as spaces."""
-    return tuple(tuple(phrase.lower().replace("-", " ").split()) for phrase in words()[name])
-
-
-def _found(lowered: list[str], phrases: Iterable[tuple[str, ...]]) -> list[tuple[int, int]]:
-    """Spans (start, end) of tokens that match a phrase, up to plural and hyphens."""
-    wanted = set(phrases)
-    spans = []
-    for start in range(len(lowered)):
-        parts: tuple[str, ...] = ()
-        for end in range(start + 1, min(len(lowered), start + 5) + 1):
-            parts += tuple(lowered[end - 1].split("-"))
-            if any(form in wanted for form in _singulars(parts)):
-                spans.append((start, end))
-    return spans
-
-
-def _singulars(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    last = parts[-1] if parts else ""
-    forms = [last, *([last[:-1]] if last.endswith("s") else []), *([last[:-2]] if last.endswith("es") else [])]
-    return [(*parts[:-1], form) for form in forms]
-
-
-# Ways to name what no list can hold: "in the style of Dürer", "school blackboard style", "stormy mood".
-_NAMED_WAYS = {
-    Strip.style: (
-        r"\b(in the (style|manner) of|inspired by|reminiscent of|style of)\b.*",
-        r"\bin (an? |the )?(\S+ ){1,4}(style|manner)$",
-        r"^(an? |the )?(\S+ ){1,3}(style|aesthetic)$",
-    ),
-    Strip.emotion: (r"^(with |in )?(an? |the )?(\S+ ){1,3}(mood|atmosphere|feel|feeling|vibe|ambience)$",),
-}
-
-
-def _mark_named_ways(clause: list[str], classes: tuple[str, ...], gone: list[bool]) -> None:
-    lowered = " ".join(token.lower() for token in clause if token != ".")
-    for name in classes:
-        for pattern in _NAMED_WAYS.get(Strip(name), ()):
-            if found := re.search(pattern, lowered):
-                start, end = (len(lowered[:place].split()) for place in found.span())
-                gone[start:end] = [True] * (end - start)
-
-
-def _mark_companions(clause: list[str], gone: list[bool]) -> None:
-    """Companions next to a marked word, and next to a companion that is, go as well; so does "and" between marked."""
-    companions = {phrase[0] for phrase in _phrases("companions")}
-    changed = True
-    while changed:
-        changed = False
-        for here, token in enumerate(clause):
-            if gone[here]:
-                continue
-            before, after = here > 0 and gone[here - 1], here + 1 < len(gone) and gone[here + 1]
-            plain = any(form[0] in companions for form in _singulars((token.lower(),)))
-            if (plain and (before or after)) or (token.lower() in ("and", "-", "&") and before and after):
-                gone[here] = changed = True
-
-
-def _mark_joints(clause: list[str], gone: list[bool]) -> None:
-    """ "with", "drawn in", "by the" before words that all go, to the next joint or the end, go as well."""
-    made = {phrase[0] for phrase in _phrases("made")}
-    stops = {".", *_JOINTS, *(phrase[0] for phrase in _phrases("shows"))}
-    for here in reversed(range(len(clause))):
-        if clause[here].lower() not in _JOINTS or gone[here] or clause[here].lower() == "of":
-            continue
-        ends = [n for n in range(here + 1, len(clause)) if clause[n].lower() in stops and not gone[n]]
-        end = min(ends, default=len(clause))
-        objects = [n for n in range(here + 1, end) if clause[n].lower() not in _ARTICLES]
-        if objects and all(gone[n] for n in objects):
-            gone[here:end] = [True] * (end - here)
-            if here and clause[here - 1].lower() in made:
-                gone[here - 1] = True
-
-
-def _mark_name(clause: list[str], gone: list[bool]) -> None:
-    """Drop "an engraving of" whole when only articles are left of it; "a vintage drawing of" stays "a drawing of"."""
-    lowered = [token.lower() for token in clause]
-    for start, end in _found(lowered, _phrases("shows")):
-        head = range(start)
-        if any(gone[n] for n in head) and all(gone[n] or lowered[n] in _ARTICLES for n in head):
-            gone[:end] = [True] * end
-            return
+def _says_nothing(word: str) -> bool:
+    return word.lower() in GLUE or listed(word, "companions") or listed(word, "made") or not word[0].isalnum()
 
 
 def _with_articles(tokens: list[str]) -> list[str]:
@@ -231,69 +154,125 @@ def _with_articles(tokens: list[str]) -> list[str]:
     fixed: list[str] = []
     for here, token in enumerate(tokens):
         following = tokens[here + 1].lower() if here + 1 < len(tokens) else ""
-        if token.lower() in _ARTICLES and (not following or following in _GLUE):
+        if token.lower() in ARTICLES and (not following or following in GLUE):
             continue
-        if token.lower() in ("a", "an"):
+        if token.lower() in ("a", "an") and here == 0:
             token = token[0] + ("n" if following[0] in "aeiou" else "")
+        elif token.lower() in ("a", "an"):
+            token = "an" if following[0] in "aeiou" else "a"
         fixed.append(token)
     return fixed
 
 
-def _subject(clause: list[str], *, drop_carrier: bool) -> list[str]:
-    """The clause from its subject to where places or details begin."""
-    lowered = [token.lower() for token in clause]
-    if drop_carrier:
-        start = _after_name(lowered)
-        clause, lowered = clause[start:], lowered[start:]
-    ends = [start for start, _ in _found(lowered, (*_phrases("details"), (".",)))] + _places(lowered)
-    return clause[: min(ends, default=len(clause))]
+def _subject(clauses: list[Sentence], *, drop_carrier: bool) -> tuple[list[Sentence], list[Sentence]]:
+    """What names the subject, from behind "a drawing of" to where places or details begin; and the other clauses."""
+    start, begin = _where_it_begins(clauses, drop_carrier)
+    named: list[Sentence] = []
+    listing = _is_listing(clauses[start:])
+    used = start
+    for number, clause in enumerate(clauses[start:]):
+        if number and not (listing >= number or _acts(clause)):
+            break
+        clause = clause[begin:] if number == 0 else clause
+        end = min(_ends(clause), default=len(clause))
+        named.append(_with_articles(clause[:end]))
+        used += 1
+        if end < len(clause):
+            break
+    named = [clause for clause in named if clause]
+    return named, clauses[:start] + clauses[used:] if named else clauses
 
 
-def _after_name(lowered: list[str]) -> int:
-    """Where the subject begins behind "a drawing of"; 0 if the clause does not name the picture."""
-    carriers = {phrase[0] for phrase in _phrases("carriers")}
-    for start, end in _found(lowered, _phrases("shows")):
-        named = any(form[0] in carriers for form in _singulars((lowered[start - 1],))) if start else False
-        if named and start <= _LONGEST_INTRODUCTION:
-            return end
+def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, int]:
+    """Clause and word where the subject begins."""
+    for number, clause in enumerate(clauses):
+        begin = _after_name(clause, 0 if number else lead_in(clause), drop_carrier)
+        if begin:
+            return number, begin
+    for number, clause in enumerate(clauses):
+        if all(_says_nothing(word) or listed(word, "carriers") for word in clause):
+            continue
+        if len(clause) > 2 or clause[0].lower() in ARTICLES:
+            if number and clause[0].lower() not in ARTICLES:
+                break
+            return number, 0
+    return 0, 0
+
+
+def _after_name(clause: Sentence, begin: int, drop_carrier: bool) -> int:
+    """Where the subject begins behind "a drawing of" or "the image shows"; `begin` if the clause names no picture."""
+    if not drop_carrier:
+        return begin
+    for start, end in found(clause, phrases("shows")):
+        head = clause[begin:start]
+        if not head or head[0].lower() in JOINTS or len(head) > _LONGEST_INTRODUCTION:
+            continue
+        if any(_participle(word) for word in head):
+            continue
+        if listed(clause[start - 1], "carriers"):
+            begin = end
+    return begin
+
+
+def _is_listing(clauses: list[Sentence]) -> int:
+    """How many clauses after the first go on an enumeration ("a hand, a heart, and an eye")."""
+    for number, clause in enumerate(clauses[1:], start=1):
+        lowered = [word.lower() for word in clause]
+        if {"is", "are"} & set(lowered):
+            return 0
+        if lowered[0] == "and" or (lowered[0] in ARTICLES and "and" in lowered):
+            return number
+        if lowered[0] not in ARTICLES and len(clause) > 2:
+            return 0
     return 0
 
 
-def _places(lowered: list[str]) -> list[int]:
-    """Where phrases like "at the left" and "on a grey background" begin."""
-    places = {phrase[0] for phrase in _phrases("places")}
+def _acts(clause: Sentence) -> bool:
+    """Whether a clause goes on with what the subject does: "sitting on a mushroom"."""
+    return _participle(clause[0].lower()) and not listed(clause[0], "shows") and not listed(clause[0], "made")
+
+
+def _ends(clause: Sentence) -> list[int]:
+    """Where places and details begin."""
+    ends = [start for start, _ in found(clause, phrases("details")) if start]
+    for here, word in enumerate(clause[:-1]):
+        if here and word.lower() in ("is", "are") and not _participle(clause[here + 1].lower()):
+            ends.append(here)
+    return ends + _places(clause)
+
+
+def _places(clause: Sentence) -> list[int]:
+    """Where phrases like "at the left", "on a grey background" and "with a sunset in the background" begin."""
+    lowered = [word.lower() for word in clause]
     starts = []
     for here, token in enumerate(lowered):
-        if token in _PLACED_BY:
-            stop = next((n for n in range(here + 1, len(lowered)) if lowered[n] in _PLACED_BY), len(lowered))
-            if any(form[0] in places for n in range(here + 1, stop) for form in _singulars((lowered[n],))):
-                starts.append(here)
-    if lowered and all(token in places or token in _ARTICLES | _PLACED_BY for token in lowered):
+        if token not in _PLACED_BY:
+            continue
+        stop = next((n for n in range(here + 1, len(lowered)) if lowered[n] in _PLACED_BY), len(lowered))
+        if any(listed(lowered[n], "places") for n in range(here + 1, stop)):
+            behind = any(listed(lowered[n], "behind") for n in range(here + 1, stop))
+            starts.append(lowered.index("with") if behind and "with" in lowered[:here] else here)
+    if lowered and all(listed(token, "places") or token in ARTICLES | _PLACED_BY for token in lowered):
         starts.append(0)
     return starts
 
 
-def _last_of_list(clauses: list[list[str]]) -> int:
-    """The number of the clause that ends an enumeration of subjects ("a hand, a heart, and an eye"), else 0."""
-    ends = [number for number, clause in enumerate(clauses) if number and clause[0].lower() == "and"]
-    return ends[0] if ends else 0
-
-
-def _without(tokens: list[str], phrases: Iterable[str]) -> list[str]:
+def _without(tokens: list[str], unwanted: Iterable[tuple[str, ...]]) -> list[str]:
     dropped: set[int] = set()
-    for start, end in _found(tokens, [tuple(phrase.replace("-", " ").split()) for phrase in phrases]):
+    for start, end in found(tokens, unwanted):
         dropped |= set(range(start, end))
     return [token for number, token in enumerate(tokens) if number not in dropped]
 
 
 def _participle(word: str) -> bool:
-    return word.endswith("ing") and len(word) > 5 and word not in words()["nouns_in_ing"]
+    return word.lower().endswith("ing") and len(word) > 5 and not listed(word, "nouns_in_ing")
 
 
-def _tidy(original: str, clauses: list[list[str]]) -> str:
-    """Join clauses, with a capital where the original had one."""
+def _joined(clauses: list[Sentence]) -> str:
+    """Clauses as text."""
     text = ", ".join(" ".join(clause) for clause in clauses)
-    text = re.sub(r"\s+([^\w\s(\[\"'&])", r"\1", text).replace(".,", ".").removesuffix(".")
-    if original.strip()[:1].isupper() and text:
-        text = text[0].upper() + text[1:]
-    return text
+    return re.sub(r"([(\[]) ", r"\1", re.sub(r"\s+([^\w\s(\[\"'&])", r"\1", text))
+
+
+def _capital(text: str, wanted: bool) -> str:
+    return text[:1].upper() + text[1:] if wanted else text

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.rewriting import keep_subject, strip_words, stripped_tags, subject_noun, words
+from trainer.rewriting import keep_subject, strip_words, stripped_tags, subject_noun
 from trainer.settings import Strip
+from trainer.style_words import words
 
 ALL = list(Strip)
 SANDBOX = (
@@ -20,7 +21,7 @@ CASES = [
     (
         "An anatomical engraving style drawing of a human heart",
         "A drawing of a human heart",
-        "A human heart",
+        "a human heart",
         "human heart",
     ),
     (SANDBOX, "a large red heart at the left on a grey background", "a large red heart", "heart"),
@@ -32,7 +33,7 @@ CASES = [
         "A vintage chalkboard drawing of a human skull with fine cross-hatching, on the right side of the image. The"
         " mood is melancholic.",
         "A drawing of a human skull, on the right side of the image",
-        "A human skull",
+        "a human skull",
         "human skull",
     ),
     (
@@ -41,17 +42,17 @@ CASES = [
         "a woman dancing in a field of flowers",
         "woman",
     ),
-    ("a girl with long hair in the style of Albrecht Dürer", "a girl with long hair", "a girl", "girl"),
+    ("a girl with long hair in the style of Albrecht Dürer", "a girl with long hair", "a girl with long hair", "girl"),
     (
         "A black and white drawing of a hand, an eye, and a heart on a dark background",
         "A drawing of a hand, an eye, and a heart on a dark background",
-        "A hand, an eye, and a heart",
+        "a hand, an eye, and a heart",
         "hand",
     ),
     (
         "Detailed engraving of a rib cage, rendered in the manner of a 19th century textbook plate, melancholic",
-        "A rib cage",
-        "A rib cage",
+        "a rib cage",
+        "a rib cage",
         "rib cage",
     ),
     (
@@ -60,10 +61,10 @@ CASES = [
         "an old man's skull",
         "man's skull",
     ),
-    ("A drawing in vintage style showing a cat", "A drawing showing a cat", "A cat", "cat"),
+    ("A drawing in vintage style showing a cat", "A drawing showing a cat", "a cat", "cat"),
     ("a field of flowers", "a field of flowers", "a field of flowers", "field of flowers"),
     ("two small green fish at the top left", "two small green fish at the top left", "two small green fish", "fish"),
-    ("a building with a ring", "a building with a ring", "a building", "building"),
+    ("a building with a ring", "a building with a ring", "a building with a ring", "building"),
     (
         "a chalk drawing of small green bones at the right, rough scribbles, school blackboard style, stormy mood",
         "small green bones at the right",

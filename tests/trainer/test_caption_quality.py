@@ -1,0 +1,104 @@
+"""The caption rules measured on captions they were not made for: `style_captions.toml` and the sandbox's own."""
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from trainer.rewriting import keep_subject, strip_words
+from trainer.settings import Strip
+
+ALL = list(Strip)
+SANDBOX = Path(__file__).parents[2] / "sandbox" / "data"
+SMALL_WORDS = frozenset(
+    {"a", "an", "the", "of", "on", "in", "at", "by", "to", "from", "with", "and", "is", "her", "its", "his"}
+)
+# What is left when a phrase was cut in the wrong place: "a of a heart", "with and", ", ,", a hanging "in the".
+LEFTOVERS = re.compile(
+    r"\b(an?|the) (of|in|on|at|by|with|and|is|an?|the|that|which)\b|\b(of|with|by|in|at) (of|by|with|and|is|are)\b"
+    r"|,\s*,|^\W|^(of|with|by|and|in the)\b|\W$(?<!\))|\b(a|an|the|of|in|on|at|by|with|and|or|is|are|from|to|style|its)$"
+    r"|\ba [aeio]\w+|\ban [^aeiouh\W]",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Shares over a set of captions."""
+
+    style_left: float  # of the words that must go
+    subject_lost: float  # of the words a person kept
+    tokens: float  # of the original's words
+
+
+def read(name: str) -> list[dict[str, str]]:
+    table = tomllib.loads((Path(__file__).parent / "style_captions.toml").read_text(encoding="utf-8"))
+    return list(table[name])
+
+
+def measured(rows: list[dict[str, str]]) -> Measured:
+    """What `keep_subject` does to the captions, in shares of all their words."""
+    gone = left = wanted = lost = before = after = 0
+    for row in rows:
+        result = words(keep_subject(row["text"], ALL))
+        style = set(words(row["gone"])) - SMALL_WORDS
+        subject = set(words(row["expected"])) - SMALL_WORDS
+        gone, left = gone + len(style), left + len(style & set(result))
+        wanted, lost = wanted + len(subject), lost + len(subject - set(result))
+        before, after = before + len(words(row["text"])), after + len(result)
+    return Measured(left / gone, lost / wanted, after / before)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", text.lower().replace("_", " "))
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("tuning", 40), ("held_out", 60)])
+def test_style_goes_the_subject_stays_and_little_is_left(name: str, at_least: int) -> None:
+    rows = read(name)
+    assert len(rows) >= at_least
+    found = measured(rows)
+    assert found.style_left <= 0.02
+    assert found.subject_lost <= 0.05
+    assert found.tokens <= 0.60
+
+
+def test_the_sandboxs_captions_meet_the_same_bars() -> None:
+    rows = []
+    for file in sorted(SANDBOX.glob("*/*.txt")):
+        text = file.read_text(encoding="utf-8").strip()
+        medium, _, said = text.partition(" of ")
+        subject, *ways = said.split(", ")
+        gone = set(words(f"{medium} {' '.join(ways)}")) - set(words(subject))
+        noun = re.sub(r"_\d+$", "", file.stem)
+        rows.append({"text": text, "expected": noun if noun in words(subject) else "", "gone": " ".join(gone)})
+    found = measured(rows)
+    assert len(rows) > 60
+    assert (found.style_left, found.subject_lost) == (0.0, 0.0)
+    assert found.tokens <= 0.60
+
+
+@pytest.mark.parametrize("rule", [keep_subject, strip_words], ids=["subject_only", "edited"])
+@pytest.mark.parametrize("name", ["tuning", "held_out"])
+def test_what_is_left_reads_as_english_and_stays_when_stripped_again(name: str, rule: Callable[..., str]) -> None:
+    for row in read(name):
+        once = rule(row["text"], ALL)
+        assert not LEFTOVERS.search(once), f"{row['text']!r} -> {once!r}"
+        for classes in (ALL, [Strip.style], [Strip.medium, Strip.technique]):
+            once = rule(row["text"], classes)
+            assert rule(once, classes) == once
+
+
+def test_the_measure_sees_style_left_subject_lost_and_leftovers() -> None:
+    row = {"text": "an engraving of a heart", "expected": "an engraving of a lung", "gone": "heart"}
+    found = measured([row])
+    assert (found.style_left, found.subject_lost) == (1.0, 1.0)
+    for broken in ("a of a heart", "a heart with", "a heart, , red", "an heart in the", "a eye", "of a heart,"):
+        assert LEFTOVERS.search(broken), broken
+
+
+def test_the_articles_own_example() -> None:
+    assert keep_subject("An anatomical engraving style drawing of a human heart", ALL) == "a human heart"
