@@ -1,13 +1,20 @@
 """Training pictures and what lies beside them: NAME.png with NAME.txt (captions, one a line) and NAME.tags.
 
-A folder is read once and wholly: every file at fault is listed in one error, before anything costs time.
+Captions may also stand in NAME.caption, as kohya's scripts have them, or in one metadata.jsonl for the folder, as the
+Hub's image folders do; what lies nearest to the picture wins: .txt, .caption, metadata.jsonl. A folder is read once and
+wholly: every file at fault is listed in one error, before anything costs time.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,8 +24,13 @@ from trainer.seeds import derive_seed
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+ALPHA = "alpha"  # as the folder of masks: every picture's own transparency
+METADATA = "metadata.jsonl"
+_NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow names them but cannot draw them alone
+_FOREIGN = (".heic", ".heif", ".jxl", ".cr2", ".nef", ".arw", ".dng")  # pictures that Pillow cannot open
+_CAPTION_KEYS = ("text", "captions", "caption", "prompt")  # of metadata.jsonl
 _FAULTS_SHOWN = 10
+_SMALLEST = 8  # px; no base has smaller tokens
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -35,13 +47,18 @@ class Example:
     height: int  # px, upright
     captions: tuple[str, ...]  # lines of NAME.txt
     tags: tuple[str, ...]  # parts of NAME.tags
+    mask: Path | None = None  # white where the loss counts; the picture itself: its alpha channel; None: everywhere
+    frames: int = 1  # of an animation the first is trained on
 
 
-def read_examples(folder: str | Path, *, limit: int | None = None, subset_seed: int = 0) -> list[Example]:
+def read_examples(
+    folder: str | Path, *, limit: int | None = None, subset_seed: int = 0, masks: str = ""
+) -> list[Example]:
     """Read all pictures of a folder, in order of their names.
 
     Args:
         limit: keep that many, drawn by `subset_seed`; a smaller limit keeps a subset of what a larger one keeps.
+        masks: folder with a mask NAME.* for every picture, or "alpha"; empty: none.
 
     Raises:
         DatasetError: no such folder, no picture in it, fewer than `limit`, or files that cannot be read (all listed).
@@ -49,21 +66,98 @@ def read_examples(folder: str | Path, *, limit: int | None = None, subset_seed: 
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"no such folder of pictures: {folder}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not paths:
-        raise DatasetError(f"no picture ({', '.join(SUFFIXES)}) in {folder}")
-    if limit is not None and limit > len(paths):
-        raise DatasetError(f"`limit` asks for {limit} pictures, {folder} holds {len(paths)}")
-    examples, faults = [], []
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    paths = [file for file in files if file.suffix.lower() in picture_suffixes()]
+    foreign = [file for file in files if file.suffix.lower() in _FOREIGN]
+    if not paths and not foreign:
+        raise DatasetError(_empty(folder))
+    listed, faults = _read_metadata(folder, {path.name for path in paths})
+    faults += [f"{file}: Pillow cannot open {file.suffix}, convert it to PNG or JPEG" for file in foreign]
+    faults += _shared_stems(paths)
+    found, mask_faults = _find_masks(paths, masks)
+    faults += mask_faults
+    examples = []
     for path in paths:
         try:
-            examples.append(_read_example(path))
+            examples.append(_read_example(path, listed.get(path.name, ()), found.get(path)))
         except (OSError, ValueError) as error:
             faults.append(f"{path}: {error}")
     if faults:
         raise DatasetError(list_faults("files that cannot be used", faults))
+    if limit is not None and limit > len(paths):
+        raise DatasetError(f"`limit` asks for {limit} pictures, {folder} holds {len(paths)}")
     drawn = sorted(examples, key=lambda example: derive_seed(subset_seed, example.path.name))[:limit]
     return sorted(drawn, key=lambda example: example.path)
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Lower-case file endings of every format that this Pillow opens."""
+    suffixes = Image.registered_extensions()  # first: it loads Pillow's formats
+    return frozenset(end for end, kind in suffixes.items() if kind in Image.OPEN and kind not in _NO_PICTURES)
+
+
+def _empty(folder: Path) -> str:
+    inside = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    hint = f"; folders inside it are not read: {', '.join(inside[:3])}" if inside else ""
+    return f"no picture (.png, .jpg, .webp, .tif, … any format of Pillow's) in {folder}{hint}"
+
+
+def _shared_stems(paths: list[Path]) -> list[str]:
+    """Pictures that would share their sidecar files."""
+    by_stem: dict[str, list[Path]] = {}
+    for path in paths:
+        by_stem.setdefault(path.stem, []).append(path)
+    return [
+        f"{same[0]}: shares {stem}.txt with {', '.join(path.name for path in same[1:])}; rename one or remove it"
+        for stem, same in by_stem.items()
+        if len(same) > 1
+    ]
+
+
+def _read_metadata(folder: Path, names: set[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Captions by the picture's file name from metadata.jsonl, and what is wrong with it."""
+    file = folder / METADATA
+    captions: dict[str, tuple[str, ...]] = {}
+    faults: list[str] = []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+    except UnicodeDecodeError as error:
+        return {}, [f"{file}: not UTF-8 ({error.reason}, byte {error.start})"]
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                name, texts = _metadata_row(json.loads(line))
+                if name not in names:
+                    raise ValueError(f"names {name}, which is not in the folder")
+                captions[name] = captions.get(name, ()) + texts
+            except ValueError as error:
+                faults.append(f"{file}, line {number}: {error}")
+    return captions, faults
+
+
+def _metadata_row(row: Any) -> tuple[str, tuple[str, ...]]:
+    """The picture's file name and its captions."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("file_name"), str):
+        raise ValueError('not an object with "file_name"')
+    key = next((key for key in _CAPTION_KEYS if key in row), None)
+    texts = row[key] if key else None
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f'no "text" (or {", ".join(_CAPTION_KEYS[1:])}) with a text or a list of texts')
+    return row["file_name"], tuple(text.strip() for text in texts if text.strip())
+
+
+def _find_masks(paths: list[Path], masks: str) -> tuple[dict[Path, Path], list[str]]:
+    """The mask of every picture, and which are missing."""
+    if not masks or masks == ALPHA:
+        return ({path: path for path in paths} if masks else {}), []
+    folder = Path(masks)
+    if not folder.is_dir():
+        return {}, [f"{folder}: no such folder of masks"]
+    by_stem = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in picture_suffixes()}
+    missing = [f"{path}: no mask {folder / path.stem}.png" for path in paths if path.stem not in by_stem]
+    return {path: by_stem[path.stem] for path in paths if path.stem in by_stem}, missing
 
 
 def list_faults(what: str, faults: list[str]) -> str:
@@ -74,17 +168,37 @@ def list_faults(what: str, faults: list[str]) -> str:
     )
 
 
-def _read_example(path: Path) -> Example:
-    width, height = _check_picture(path)
-    captions = [line.strip() for line in _read_sidecar(path.with_suffix(".txt")).splitlines()]
+def _read_example(path: Path, listed: tuple[str, ...], mask: Path | None) -> Example:
+    width, height, frames = _check_picture(path)
+    if mask is not None and mask != path:
+        try:
+            found = _check_picture(mask)
+        except ValueError as error:
+            raise ValueError(f"its mask {mask}: {error}") from error
+        if abs(found[0] * height - found[1] * width) > max(width, height):
+            raise ValueError(f"its mask {mask} has another shape: {found[0]}x{found[1]}, not {width}x{height}")
+    text = _read_sidecar(path.with_suffix(".txt")) or _read_sidecar(path.with_suffix(".caption"))
+    captions = tuple(filter(None, (line.strip() for line in text.splitlines()))) or listed
     tags = [tag.strip() for tag in _read_sidecar(path.with_suffix(".tags")).replace("\n", ",").split(",")]
-    return Example(path, width, height, tuple(filter(None, captions)), tuple(filter(None, tags)))
+    return Example(path, width, height, captions, tuple(filter(None, tags)), mask, frames)
 
 
-def _check_picture(path: Path) -> tuple[int, int]:
-    """Decode the whole picture, since a truncated one opens without complaint; return its upright size."""
-    try:
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Pillow warns of pictures of 90 to 179 million px and refuses larger ones; the former are fine here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as picture:
+            yield picture
+
+
+def _check_picture(path: Path) -> tuple[int, int, int]:
+    """Decode the whole picture, since a truncated one opens without complaint; return its upright size and frames."""
+    if path.stat().st_size == 0:
+        raise ValueError("an empty file (0 bytes)")
+    try:
+        with _opened(path) as picture:
+            frames = getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1  # a phone's second view
             picture.load()
             width, height = picture.size
             turned = picture.getexif().get(0x0112) in _TURNED
@@ -94,7 +208,9 @@ def _check_picture(path: Path) -> tuple[int, int]:
         raise ValueError(f"too many pixels to be opened safely, make it smaller ({error})") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError on some broken PNGs
         raise ValueError(f"cannot be decoded ({error})") from error
-    return (height, width) if turned else (width, height)
+    if min(width, height) < _SMALLEST:
+        raise ValueError(f"{width}x{height} px is too small to train on")
+    return (height, width, frames) if turned else (width, height, frames)
 
 
 def _read_sidecar(path: Path) -> str:
@@ -107,21 +223,60 @@ def _read_sidecar(path: Path) -> str:
 
 
 def read_picture(path: str | Path) -> Tensor:
-    """Read a picture upright, in colour, transparent parts over white.
+    """Read a picture upright, in colour, transparent parts over white; of an animation the first frame.
 
     Returns:
         (3, H, W) float32 in [0, 1], sRGB values as stored.
     """
     import torch  # here, so that a folder can be checked before torch is loaded
 
-    with Image.open(path) as stored:
+    with _opened(path) as stored:
         picture = ImageOps.exif_transpose(stored)
         if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-            grey = np.asarray(picture, dtype=np.float32) / 65535.0  # Pillow opens 16-bit grey as I or I;16
-            pixels = np.repeat(grey[:, :, None], 3, axis=2)
+            pixels = np.repeat(_deep_grey(picture)[:, :, None], 3, axis=2)
         else:
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0
     return torch.from_numpy(pixels.clip(0.0, 1.0)).permute(2, 0, 1).contiguous()
+
+
+def _deep_grey(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Grey of 16 bits (Pillow opens it as I or I;16), of 32 bits, or of floats that end at 1, 255 or 65535."""
+    grey = np.asarray(picture, dtype=np.float32)
+    largest = grey.max()
+    floats = (1.0, 255.0, 65535.0) if picture.mode == "F" else (65535.0,)
+    return grey / next((end for end in floats if largest <= end), 2.0**32 - 1)
+
+
+def read_mask(example: Example) -> Tensor:
+    """Where the loss counts: (1, H, W) float32 in [0, 1] at the picture's own size, upright."""
+    import torch
+
+    whole = torch.ones(1, example.height, example.width)
+    if example.mask is None:
+        return whole
+    with _opened(example.mask) as stored:
+        picture = ImageOps.exif_transpose(stored)
+        if example.mask == example.path:
+            if not picture.has_transparency_data:
+                return whole
+            grey = picture.convert("RGBA").getchannel("A")
+        else:
+            grey = picture.convert("L").resize((example.width, example.height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(grey, dtype=np.float32)[None] / 255.0)
+
+
+def oddities(examples: list[Example]) -> list[str]:
+    """What is done with unusual pictures, to be told before a training."""
+    moving = [example.path.name for example in examples if example.frames > 1]
+    long = [e.path.name for e in examples if max(e.width, e.height) > 4 * min(e.width, e.height)]
+    return [
+        f"{len(names)} of {len(examples)} pictures {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+        for names, what in (
+            (moving, "are animated, the first frame is trained on"),
+            (long, "are more than four times as long as wide, they make buckets of their own"),
+        )
+        if names
+    ]

@@ -1,5 +1,6 @@
 """Reading a folder: what is found, and that all faults are listed at once."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.examples import DatasetError, read_examples, read_picture
+from trainer.examples import DatasetError, oddities, picture_suffixes, read_examples, read_mask, read_picture
 
 
 def _save(path: Path, size: tuple[int, int] = (20, 30), **options: object) -> Path:
@@ -105,3 +106,98 @@ def test_a_picture_of_too_many_pixels_is_listed_with_the_others(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)  # Pillow refuses from twice that on
     with pytest.raises(DatasetError, match=r"2 files(.|\n)*huge\.png: too many pixels(.|\n)*text\.png: not a picture"):
         read_examples(tmp_path)
+
+
+def test_captions_come_from_the_nearest_place(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        _save(tmp_path / f"{name}.png")
+    rows = [{"file_name": f"{name}.png", "text": f"{name} listed"} for name in "abc"]
+    rows.append({"file_name": "c.png", "captions": ["another", " and one more "]})
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    (tmp_path / "a.txt").write_text("a beside")
+    (tmp_path / "b.caption").write_text("b of kohya's\n")
+    found = {example.path.stem: example.captions for example in read_examples(tmp_path)}
+    assert found == {
+        "a": ("a beside",),
+        "b": ("b of kohya's",),
+        "c": ("c listed", "another", "and one more"),
+        "d": (),
+    }
+
+
+def test_all_kinds_of_faults_are_in_one_message(tmp_path: Path) -> None:
+    _save(tmp_path / "twin.png")
+    _save(tmp_path / "twin.jpg")
+    _save(tmp_path / "dot.png", (1, 1))
+    (tmp_path / "none.webp").write_bytes(b"")
+    (tmp_path / "phone.HEIC").write_bytes(b"ftypheic")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "gone.png", "text": "x"}\n{"text": "y"}\nno json\n')
+    with pytest.raises(DatasetError) as caught:
+        read_examples(tmp_path)
+    for part in (
+        "7 files",
+        "twin.jpg: shares twin.txt with twin.png",
+        "dot.png: 1x1 px is too small",
+        "none.webp: an empty file (0 bytes)",
+        "phone.HEIC: Pillow cannot open .HEIC, convert it",
+        "line 1: names gone.png, which is not in the folder",
+        'line 2: not an object with "file_name"',
+        "line 3: ",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_of_an_animation_the_first_frame_is_trained_on_and_told(tmp_path: Path, ending: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / f"moving.{ending}", save_all=True, append_images=frames[1:])
+    examples = read_examples(tmp_path)
+    assert examples[0].frames == 2
+    assert read_picture(examples[0].path)[:, 0, 0].tolist() == pytest.approx([1, 0, 0], abs=0.02)
+    assert oddities(examples) == [f"1 of 1 pictures are animated, the first frame is trained on: moving.{ending}"]
+
+
+def test_a_strip_of_20000_px_is_read_and_told(tmp_path: Path) -> None:
+    _save(tmp_path / "strip.png", (20_000, 40))
+    examples = read_examples(tmp_path)
+    assert "more than four times as long as wide" in oddities(examples)[0]
+
+
+@pytest.mark.parametrize(
+    ("ending", "mode"), [("ppm", "RGB"), ("tga", "RGBA"), ("gif", "P"), ("jp2", "RGB"), ("avif", "RGB")]
+)
+def test_formats_beyond_the_usual_are_read(tmp_path: Path, ending: str, mode: str) -> None:
+    if ending not in {suffix.removeprefix(".") for suffix in picture_suffixes()}:
+        pytest.skip(f"this Pillow has no {ending}")
+    Image.new("RGB", (32, 24), (0, 255, 0)).convert(mode).save(tmp_path / f"picture.{ending}")
+    (example,) = read_examples(tmp_path)
+    assert read_picture(example.path).shape == (3, 24, 32)
+
+
+@pytest.mark.parametrize("largest", [1.0, 255.0, 65535.0])
+def test_floats_are_read_in_the_range_they_use(tmp_path: Path, largest: float) -> None:
+    pixels = np.full((8, 8), 0.2 * largest, dtype=np.float32)
+    pixels[0, 0] = largest
+    Image.fromarray(pixels).save(tmp_path / "float.tif")
+    assert read_picture(tmp_path / "float.tif")[0, 4, 4].item() == pytest.approx(0.2, abs=1e-3)
+
+
+def test_masks_come_from_a_folder_or_from_alpha(tmp_path: Path) -> None:
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    pictures.mkdir(), masks.mkdir()
+    half = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
+    half.paste((255, 0, 0, 0), (0, 0, 4, 8))
+    half.save(pictures / "a.png")
+    _save(pictures / "b.png", (8, 8))
+    Image.new("L", (16, 16), 255).save(masks / "a.png")
+    with pytest.raises(DatasetError, match=r"b\.png: no mask .*masks.b\.png"):
+        read_examples(pictures, masks=str(masks))
+    Image.new("L", (16, 16), 0).save(masks / "b.jpg")
+    from_folder = [read_mask(example) for example in read_examples(pictures, masks=str(masks))]
+    assert [mask.mean().item() for mask in from_folder] == [1.0, 0.0]
+    from_alpha = [read_mask(example) for example in read_examples(pictures, masks="alpha")]
+    assert from_alpha[0][0, :, 0].sum() == 0 and from_alpha[0][0, :, 4:].mean() == 1
+    assert from_alpha[1].mean() == 1 and read_mask(read_examples(pictures)[0]).mean() == 1
+    Image.new("L", (8, 32), 0).save(masks / "b.jpg")
+    with pytest.raises(DatasetError, match="another shape"):
+        read_examples(pictures, masks=str(masks))
