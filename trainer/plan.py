@@ -1,8 +1,8 @@
 """The plan of a training: which pictures are shown at which size, in which batches, in which order.
 
 A mix enters the same folder once per side, each with its own repeats, as kohya's datasets do: an epoch is the sum over
-the sides of pictures x repeats. (OneTrainer's meaning, one random side per picture, is another thing.) A plan is known
-before any GPU work and prints itself.
+the sides of pictures x repeats. With `random_side` it is OneTrainer's meaning instead: an epoch shows each picture
+once, at one side, drawn anew with the repeats as odds. A plan is known before any GPU work and prints itself.
 """
 
 from collections import Counter
@@ -77,13 +77,22 @@ class Plan:
     step: int  # px of the base per token edge
     seed: int
     accumulation: int  # batches per optimiser step
+    scale: float = 1.0  # px of the base per FLUX px
+    random_side: bool = False  # one random side per picture and epoch, instead of every side
 
     @property
     def images_per_epoch(self) -> int:
+        return len(self.sides[0].fits) if self.random_side else self._shown
+
+    @property
+    def _shown(self) -> int:
         return sum(len(side.fits) * side.repeats for side in self.sides)
 
     @property
     def batches_per_epoch(self) -> int:
+        """With a random side: of the first epoch, others differ by a few."""
+        if self.random_side:
+            return len(self.batches(0))
         return sum(side.batches_per_epoch for side in self.sides)
 
     @property
@@ -97,7 +106,7 @@ class Plan:
         tokens = sum(
             side.repeats * fit.bucket.width * fit.bucket.height for side in self.sides for fit in side.fits
         ) / (self.step * self.step)
-        return tokens / self.images_per_epoch
+        return tokens / self._shown
 
     def epochs(self, images_seen: int) -> int:
         """Epochs begun when that many pictures have been shown."""
@@ -107,16 +116,25 @@ class Plan:
         """The batches of an epoch in order; random by (seed, epoch) alone."""
         rng = Random(derive_seed("order", self.seed, epoch))
         batches = []
+        drawn = self._drawn_sides(epoch) if self.random_side else None
         for side in self.sides:
             for bucket, indices in side.buckets.items():
                 shown = list(indices) * side.repeats
+                if drawn is not None:
+                    shown = [index for index in indices if drawn[index] == side.side]
                 rng.shuffle(shown)
                 for start in range(0, len(shown), side.batch_size):
                     batches.append(Batch(bucket, side.side, tuple(shown[start : start + side.batch_size])))
         rng.shuffle(batches)
         return batches
 
-    def steps(self, images_seen: int) -> Iterator[tuple[int, list[Batch]]]:
+    def _drawn_sides(self, epoch: int) -> list[int]:
+        """The side of every picture in an epoch."""
+        sides, odds = [side.side for side in self.sides], [side.repeats for side in self.sides]
+        rng = Random(derive_seed("side", self.seed, epoch))
+        return rng.choices(sides, odds, k=len(self.sides[0].fits))
+
+    def steps(self, images_seen: float) -> Iterator[tuple[int, list[Batch]]]:
         """(epoch, batches) of every optimiser step until `images_seen` pictures have been shown or just more."""
         epoch = seen = 0
         while seen < images_seen:
@@ -138,7 +156,8 @@ class Plan:
         lines = [
             f"{len(self.sides[0].fits)} pictures, {self.images_per_epoch} shown per epoch"
             f" in {self.batches_per_epoch} batches, {self.steps_per_epoch} steps;"
-            f" {self.tokens_per_image:.0f} tokens per picture",
+            f" {self.tokens_per_image:.0f} tokens per picture"
+            + (", each at one random side" if self.random_side else ""),
             "side  repeats  batch  buckets  cut away",
         ]
         for side in self.sides:
@@ -179,7 +198,7 @@ def make_plan(
         for side, repeats in sorted(mix.repeats.items())
         if repeats
     )
-    return Plan(sides, step, seed, mix.gradient_accumulation)
+    return Plan(sides, step, seed, mix.gradient_accumulation, scale, mix.random_side)
 
 
 def _plan_side(

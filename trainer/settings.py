@@ -43,6 +43,48 @@ class TimestepDensity(StrEnum):
     shift = "shift"  # sigmoid, then shifted by `shift` whatever the size
     flux_shift = "flux_shift"  # sigmoid, then shifted by the number of tokens as the sampler does
     uniform = "uniform"  # uniform in (0, 1)
+    logit_normal = "logit_normal"  # sigmoid of a normal number with `logit_mean` and `logit_std`
+
+
+class Loss(StrEnum):
+    """How far a prediction is from its target."""
+
+    mse = "mse"  # mean squared error
+    huber = "huber"  # squared up to `huber_delta`, linear beyond: outliers count less
+
+
+class OptimizerName(StrEnum):
+    """Who turns gradients into steps."""
+
+    adamw = "adamw"  # torch's
+    adamw8bit = "adamw8bit"  # bitsandbytes': its averages take a quarter of the memory
+    adafactor = "adafactor"  # torch's: hardly any memory of its own
+    prodigy = "prodigy"  # prodigyopt's: finds its rate, `learning_rate` is a factor on it
+
+
+class Kind(StrEnum):
+    """What is trained beside each layer, as peft makes it."""
+
+    lora = "lora"  # down and up
+    dora = "dora"  # LoRA and the length of each weight's rows
+    lokr = "lokr"  # a Kronecker product
+
+
+class FileDtype(StrEnum):
+    """The number format of a LoRA file; training is in float32 whatever it is."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Quantize(StrEnum):
+    """How the frozen transformer's weights are kept; they are computed with in `base.dtype`."""
+
+    none = "none"  # as `base.dtype` says: 2 bytes a weight in bfloat16
+    fp8 = "fp8"  # 1 byte, diffusers' layerwise casting
+    int8 = "int8"  # 1 byte, torchao
+    nf4 = "nf4"  # half a byte, bitsandbytes
 
 
 class Dtype(StrEnum):
@@ -91,6 +133,7 @@ class DataSettings:
     references: str = ""  # folder of held-out pictures of the style, never trained on
     limit: int | None = None  # train on that many pictures, drawn by `subset_seed`; null: all
     subset_seed: int = 0  # which pictures the limit keeps; a smaller limit keeps a subset of a larger one's
+    masks: str = ""  # folder with a mask of each picture's name, white where the loss counts; alpha: the pictures' own
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -104,6 +147,7 @@ class MixSettings:
     batch_size: int = 4  # pictures per batch; a batch never mixes buckets or sides
     batch_sizes: dict[int, int] = field(default_factory=dict)  # side -> batch size, where it differs from `batch_size`
     gradient_accumulation: int = 1  # batches per optimiser step
+    random_side: bool = False  # show each picture once an epoch at one side, drawn with the repeats as odds
     no_upscale: bool = True  # a picture smaller than the side keeps its size
     min_side: int | None = None  # smallest bucket edge in FLUX px, upscaling mode only; null: half the side
     max_side: int | None = None  # largest bucket edge in FLUX px, upscaling mode only; null: twice the side
@@ -127,10 +171,35 @@ class MixSettings:
 
 @dataclass
 class BudgetSettings:
-    images_seen: int = 2400  # training pictures shown in all, whatever the mix; the last step may overrun by its rest
+    """How long to train: `images_seen`, unless one of the others is given. The last step may overrun by its rest."""
+
+    images_seen: int = 2400  # training pictures shown in all, whatever the mix
+    steps: int | None = None  # optimiser steps
+    epochs: float | None = None  # passes through the plan
+    megapixels: float | None = None  # millions of FLUX px shown: what a training costs, roughly
+    seconds: float | None = None  # of training; where it ends depends on the machine
 
     def __post_init__(self) -> None:
         _at_least("budget.images_seen", self.images_seen, 1)
+        given = self._given()
+        for name, value in given.items():
+            _above(f"budget.{name}", value, 0)
+        if len(given) > 1:
+            raise ValueError(f"`budget` takes one unit, got {' and '.join(given)}: set all but one to null")
+
+    def _given(self) -> dict[str, float]:
+        units = {"steps": self.steps, "epochs": self.epochs, "megapixels": self.megapixels, "seconds": self.seconds}
+        return {name: value for name, value in units.items() if value is not None}
+
+    @property
+    def unit(self) -> str:
+        """Name of the unit that counts."""
+        return next(iter(self._given()), "images_seen")
+
+    @property
+    def amount(self) -> float:
+        """How much of that unit."""
+        return next(iter(self._given().values()), self.images_seen)
 
 
 @dataclass
@@ -138,20 +207,27 @@ class LoraSettings:
     rank: int = 16  # inner width of the LoRA
     alpha: float | None = None  # strength is alpha / rank; null: alpha = rank, which every tool reads alike
     targets: Targets = Targets.all_linear  # which layers
+    kind: Kind = Kind.lora  # what is trained beside each layer
+    rank_dropout: float = 0.0  # probability that an inner channel is left out, by picture and step; kind lora only
+    file_dtype: FileDtype = FileDtype.float32  # of the LoRA file; the others halve it
 
     def __post_init__(self) -> None:
         _at_least("lora.rank", self.rank, 1)
+        _between("lora.rank_dropout", self.rank_dropout, 0.0, 0.9)
+        if self.rank_dropout and self.kind != Kind.lora:
+            raise ValueError(f"`lora.rank_dropout` works with `lora.kind=lora`, got `lora.kind={self.kind}`")
         if self.alpha is not None:
             _above("lora.alpha", self.alpha, 0.0)
 
 
 @dataclass
 class OptimizerSettings:
-    learning_rate: float = 1e-3  # of AdamW, constant after the warm-up
-    weight_decay: float = 0.01  # of AdamW, decoupled
+    name: OptimizerName = OptimizerName.adamw  # who turns gradients into steps
+    learning_rate: float = 1e-3  # constant after the warm-up; with prodigy a factor, 1
+    weight_decay: float = 0.01  # decoupled
     warmup_steps: int = 10  # steps in which the rate grows linearly; no schedule knows the budget
     max_grad_norm: float = 1.0  # gradients are clipped to this length; 0: never
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # memory of AdamW's two averages
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # memory of the two averages; adafactor has none
 
     def __post_init__(self) -> None:
         _above("optimizer.learning_rate", self.learning_rate, 0.0)
@@ -160,6 +236,11 @@ class OptimizerSettings:
         _at_least("optimizer.max_grad_norm", self.max_grad_norm, 0.0)
         if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"`optimizer.betas` must be two numbers in [0, 1), got {self.betas}")
+        if self.name == OptimizerName.prodigy and self.learning_rate < 0.1:
+            raise ValueError(
+                "`optimizer.name=prodigy` finds its own rate and takes `optimizer.learning_rate` as a factor on it:"
+                f" set it to 1, got {self.learning_rate} (the group optimizer=prodigy sets both)"
+            )
 
 
 @dataclass
@@ -169,29 +250,49 @@ class TrainSettings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     timesteps: TimestepDensity = TimestepDensity.sigmoid  # how sigma is drawn
     shift: float = 3.1582  # for timesteps=shift; e^1.15, what FLUX.1-dev uses at 1024 px
-    checkpoints: int = 2  # how many are yielded, evenly spaced in pictures, the last always
+    logit_mean: float = 0.0  # for timesteps=logit_normal; above 0: more noise
+    logit_std: float = 1.0  # for timesteps=logit_normal
+    loss: Loss = Loss.mse  # how far a prediction is from its target
+    huber_delta: float = 0.1  # for loss=huber: errors beyond it count linearly
+    ema: float = 0.0  # share of the average that a step keeps (0.99); the files hold the average; 0: none
+    validation: int = 0  # noise levels at which each held-out picture's loss is read at every checkpoint; 0: none
+    checkpoints: int = 2  # how many are yielded, evenly spaced in the budget, the last always
     gradient_checkpointing: bool = False  # recompute activations: less memory, a third slower
+    checkpointed_share: float = 1.0  # with gradient_checkpointing: the share of the blocks that recompute
     seed: int = 0  # of LoRA weights, order, noise, sigmas and caption dropout
 
     def __post_init__(self) -> None:
         _above("train.shift", self.shift, 0.0)
+        _above("train.logit_std", self.logit_std, 0.0)
+        _above("train.huber_delta", self.huber_delta, 0.0)
+        _between("train.ema", self.ema, 0.0, 0.9999)
+        _at_least("train.validation", self.validation, 0)
+        _between("train.checkpointed_share", self.checkpointed_share, 0.0, 1.0)
         _at_least("train.checkpoints", self.checkpoints, 1)
 
 
 @dataclass
 class BaseSettings:
-    path: str = "sandbox/weights/base"  # diffusers Flux folder, or a hub id whose weights are on this machine
+    path: str = "sandbox/weights/base"  # diffusers folder, hub id whose weights are here, or transformer .safetensors
+    parts: str = ""  # with a .safetensors: the folder or hub id with VAE, text encoders and tokenizers
     scale: float = 1.0  # this base's px per FLUX px (0.125: 512 means 64 px)
     dtype: Dtype = Dtype.float32  # of the base's weights; LoRA weights are always float32
     device: str = "auto"  # cpu, cuda, cuda:1, …; auto: cuda if there is one
     max_text_tokens: int = 512  # T5 tokens a caption or prompt is cut or padded to
     threads: int = 0  # CPU threads of torch; 0: one, which is fastest on shared cores
-    offload: bool = False  # keep T5, CLIP and VAE in main memory while they are not used (small cards)
+    offload: bool = False  # have transformer, text encoders and VAE on the device one at a time (small cards)
+    quantize: Quantize = Quantize.none  # how the transformer's weights are kept
+    group_offload: bool = False  # stream the transformer's blocks from main memory, with gradient_checkpointing (CUDA)
 
     def __post_init__(self) -> None:
         if not self.path.strip():
             raise ValueError("`base.path` must name a diffusers Flux folder or a hub id, it is empty")
         _above("base.scale", self.scale, 0.0)
+        if self.path.endswith(".safetensors") and not self.parts.strip():
+            raise ValueError(
+                f"`base.path={self.path}` holds the transformer alone: set `base.parts` to the diffusers folder or hub"
+                " id with the VAE and the text encoders, such as black-forest-labs/FLUX.1-dev"
+            )
         _at_least("base.max_text_tokens", self.max_text_tokens, 1)
         _at_least("base.threads", self.threads, 0)
 
