@@ -1,23 +1,30 @@
 """LoRA files for other tools: kohya's layout with `.alpha`, and the PEFT layout with alpha = rank.
 
-kohya's layers are FLUX's own, which fuse what diffusers keeps apart: query, key and value of a stream, and with the
-feed-forward in single blocks. Fusing stacks the downs and sets the ups on the diagonal, so the rank grows threefold or
-fourfold and the product is the same. Tools other than diffusers read alpha from `.alpha` alone, so it is always
-written, and in the PEFT layout baked into the weights.
+    python -m trainer.export LORA_FILE OUT_FILE --layout kohya --dtype bfloat16
+
+Read are both of them, FLUX's own layer names (`diffusion_model.double_blocks…`), and whatever else diffusers converts
+(xlabs, fal). kohya's layers are FLUX's own, which fuse what diffusers keeps apart: query, key and value of a stream,
+and with the feed-forward in single blocks. Fusing stacks the downs and sets the ups on the diagonal, so the rank grows
+threefold or fourfold and the product is the same. Tools other than diffusers read alpha from `.alpha` alone, so it is
+always written, and in the PEFT layout baked into the weights.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Mapping
+from math import frexp
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoKrConfig, LoraConfig, PeftConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from trainer.cache import write_atomic
+from trainer.settings import FileDtype
 
 # Layers of a block: kohya's name -> diffusers' names, in the order in which FLUX fuses them.
 _DOUBLE = {
@@ -51,13 +58,16 @@ class LoraError(ValueError):
 Layers = dict[str, tuple[Tensor, Tensor]]  # diffusers' layer name -> down (r, in) and up (out, r), scale baked in
 
 
-def to_kohya(path: str | Path, out: str | Path) -> Path:
-    """Write a PEFT-layout LoRA in kohya's layout, for ComfyUI, Forge and kohya's scripts.
+def to_kohya(path: str | Path, out: str | Path, dtype: FileDtype | None = None) -> Path:
+    """Write a LoRA of any layout in kohya's, for ComfyUI, Forge and kohya's scripts.
+
+    Args:
+        dtype: of the file; None: as it was, or float32 where alpha could not be baked in without rounding.
 
     Raises:
         LoraError: a layer that kohya's layout has no name for.
     """
-    layers, metadata = _read_peft(Path(path))
+    layers, metadata = _read(Path(path))
     weights: dict[str, Tensor] = {}
     for (kind, number), block in _by_block(layers).items():
         for fused, names in _BLOCKS[kind][1].items():
@@ -70,34 +80,94 @@ def to_kohya(path: str | Path, out: str | Path) -> Path:
                 weights[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
         if block:
             raise LoraError(f"{path}: kohya's layout has no layer for {sorted(block)} of {kind} block {number}")
-    return _write(Path(out), weights, metadata)
+    return _write(Path(out), weights, metadata, dtype)
 
 
 def read_lora(path: str | Path) -> Layers:
-    """The layers of a LoRA file of either layout, with alpha / rank baked in.
+    """The layers of a LoRA file of any layout, with alpha / rank baked in; LoRAs of text encoders are left out.
 
     Raises:
-        LoraError: the file is no LoRA of a Flux transformer in one of the two layouts.
+        LoraError: the file is no LoRA of a Flux transformer.
     """
-    return (_read_kohya if _is_kohya(Path(path)) else _read_peft)(Path(path))[0]
+    return _read(Path(path))[0]
 
 
-def to_peft(path: str | Path, out: str | Path) -> Path:
-    """Write a LoRA of either layout in the PEFT layout with alpha = rank, which every tool reads alike.
+def to_peft(path: str | Path, out: str | Path, dtype: FileDtype | None = None) -> Path:
+    """Write a LoRA of any layout in the PEFT layout with alpha = rank, which every tool reads alike.
 
     Raises:
         LoraError: a layer the layout does not know.
     """
-    layers, metadata = _read_kohya(Path(path)) if _is_kohya(Path(path)) else _read_peft(Path(path))
+    layers, metadata = _read(Path(path))
     weights = {}
     for name, (down, up) in layers.items():
         weights[f"transformer.{name}.lora_A.weight"] = down
         weights[f"transformer.{name}.lora_B.weight"] = up
-    return _write(Path(out), weights, metadata)
+    return _write(Path(out), weights, metadata, dtype)
 
 
-def _is_kohya(path: Path) -> bool:
-    return any(key.startswith("lora_unet_") for key in _open(path)[0])
+def peft_adapter(path: str | Path) -> tuple[PeftConfig, dict[str, Tensor]] | None:
+    """peft's settings and the weights by layer of a DoRA or LoKr that was trained here; None for a plain LoRA."""
+    weights, metadata = _open(Path(path))
+    config = _adapter_config(Path(path), metadata)
+    if not config.get("transformer.use_dora") and config.get("transformer.peft_type") != "LOKR":
+        return None
+    weights = {key.removeprefix("transformer."): tensor for key, tensor in weights.items()}
+    layers = sorted({re.split(r"\.lo(?:ra|kr)_", key)[0] for key in weights})
+    rank = config["transformer.r"]
+    if config.get("transformer.use_dora"):
+        alpha = config["transformer.lora_alpha"]
+        return LoraConfig(r=rank, lora_alpha=alpha, use_dora=True, target_modules=layers), weights
+    return LoKrConfig(r=rank, alpha=config["transformer.alpha"], target_modules=layers), weights
+
+
+def _read(path: Path) -> tuple[Layers, dict[str, str]]:
+    """Layers and metadata of a file of any layout."""
+    weights, metadata = _open(path)
+    weights = {key: w for key, w in weights.items() if not key.startswith(("lora_te", "text_encoder"))}
+    special = sorted({key.rsplit(".", 1)[-1] for key in weights} & {"dora_scale", "lora_magnitude_vector"})
+    if special or any(".lokr_" in key or ".hada_" in key for key in weights):
+        what = "a DoRA" if special else "a LoKr or LoHa"
+        raise LoraError(f"{path} is {what}: it is no pair of matrices and has no other layout")
+    weights = _kohya_names(weights)
+    if any(key.startswith("lora_unet_") for key in weights) and _only_blocks(weights):
+        return _read_kohya(path, weights), metadata
+    if all(re.search(r"\.lora_[AB](\.default)?\.weight$|\.alpha$", key) for key in weights) and weights:
+        return _read_peft(path, weights, _adapter_config(path, metadata)), metadata
+    return _read_by_diffusers(path, weights), metadata
+
+
+def _kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """FLUX's own layer names as kohya writes them; other keys are left alone."""
+    renamed = {}
+    for key, weight in weights.items():
+        found = re.fullmatch(
+            r"(?:diffusion_model\.|model\.)*((?:double|single)_blocks\..+)\.(lora_[AB]|alpha)(.*)", key
+        )
+        if found:
+            suffix = {"lora_A": "lora_down.weight", "lora_B": "lora_up.weight", "alpha": "alpha"}[found[2]]
+            key = f"lora_unet_{found[1].replace('.', '_')}.{suffix}"
+        renamed[key] = weight
+    return renamed
+
+
+def _only_blocks(weights: Mapping[str, Tensor]) -> bool:
+    names = {key.split(".")[0] for key in weights}
+    return all(re.fullmatch(r"lora_unet_(double|single)_blocks_\d+_\w+", name) for name in names)
+
+
+def _read_by_diffusers(path: Path, weights: dict[str, Tensor]) -> Layers:
+    """What only diffusers' converters know; they expect FLUX's real widths."""
+    from diffusers.loaders import FluxLoraLoaderMixin
+
+    try:
+        converted, alphas = FluxLoraLoaderMixin.lora_state_dict(dict(weights), return_alphas=True)
+    except Exception as error:  # the converters raise whatever an unknown key leads to
+        raise LoraError(f"{path} is in no layout that can be read: {str(error).splitlines()[0][:200]}") from error
+    kept = {key: w for key, w in converted.items() if re.search(r"\.lora_[AB]\.weight$", key)}
+    if not kept:
+        raise LoraError(f"{path} is no LoRA of a Flux transformer")
+    return _read_peft(path, kept | dict(alphas or {}), {})
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -112,39 +182,47 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise LoraError(f"{path} is not a safetensors file: {error}") from error
 
 
-def _read_peft(path: Path) -> tuple[Layers, dict[str, str]]:
-    weights, metadata = _open(path)
-    config = _adapter_config(path, metadata)
+def _read_peft(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Layers:
+    weights = {key.replace(".default.weight", ".weight"): weight for key, weight in weights.items()}
     layers: Layers = {}
     for key, down in weights.items():
         if key.endswith(".lora_A.weight"):
             name = key.removesuffix(".lora_A.weight")
             if f"{name}.lora_B.weight" not in weights:
                 raise LoraError(f"{path}: layer {name} has no lora_B.weight")
-            scale = config.get("transformer.lora_alpha", down.shape[0]) / config.get("transformer.r", down.shape[0])
-            layers[name.removeprefix("transformer.")] = down, weights[f"{name}.lora_B.weight"] * scale
-    if 2 * len(layers) != len(weights):
+            plain = re.sub(r"^(base_model\.model\.|transformer\.|diffusion_model\.)+", "", name)
+            alpha = weights[f"{name}.alpha"].item() if f"{name}.alpha" in weights else _alpha(plain, down, config)
+            root = 0.5 if config.get("transformer.use_rslora") else 1.0
+            layers[plain] = _baked(down, weights[f"{name}.lora_B.weight"], alpha / down.shape[0] ** root)
+    if not layers or 2 * len(layers) != sum(not key.endswith(".alpha") for key in weights):
         raise LoraError(f"{path} is not a LoRA in the PEFT layout of a Flux transformer")
-    return layers, metadata
+    return layers
+
+
+def _alpha(layer: str, down: Tensor, config: Mapping[str, Any]) -> float:
+    """A layer's alpha by peft's settings: its own, the file's, or its rank."""
+    for pattern, alpha in (config.get("transformer.alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", layer):
+            return float(alpha)
+    return float(config.get("transformer.lora_alpha", down.shape[0]))
+
+
+def _baked(down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The pair with its scale in `up`; a power of two is exact in any format, another is not in half precision."""
+    if frexp(scale)[0] == 0.5:
+        return down, up * scale
+    return down.float(), up.float() * scale
 
 
 def _adapter_config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     """PEFT's settings, taken out of the metadata: "transformer.r", "transformer.lora_alpha"."""
     try:
-        config = dict(json.loads(metadata.pop("lora_adapter_metadata", "{}")))
+        return dict(json.loads(metadata.pop("lora_adapter_metadata", "{}")))
     except (ValueError, TypeError) as error:
         raise LoraError(f"{path}: its lora_adapter_metadata is not a JSON object: {error}") from error
-    patterns = [key for key in ("rank_pattern", "alpha_pattern") if config.get(f"transformer.{key}")]
-    if patterns:
-        raise LoraError(
-            f"{path}: {' and '.join(patterns)} give layers their own rank or alpha, which is not read here;"
-            " save the LoRA with one rank and one alpha for all layers"
-        )
-    return config
 
 
-def _read_kohya(path: Path) -> tuple[Layers, dict[str, str]]:
-    weights, metadata = _open(path)
+def _read_kohya(path: Path, weights: Mapping[str, Tensor]) -> Layers:
     layers: Layers = {}
     for key, down in weights.items():
         if not key.endswith(".lora_down.weight"):
@@ -158,9 +236,9 @@ def _read_kohya(path: Path) -> tuple[Layers, dict[str, str]]:
         stack, table = _BLOCKS[found[1]]
         rank = down.shape[0]
         scale = weights.get(f"{name}.alpha", torch.tensor(float(rank))).item() / rank
-        parts = _split(down, weights[f"{name}.lora_up.weight"] * scale, table[found[3]])
+        parts = _split(*_baked(down, weights[f"{name}.lora_up.weight"], scale), table[found[3]])
         layers |= {f"{stack}.{found[2]}.{part}": pair for part, pair in parts.items()}
-    return layers, metadata
+    return layers
 
 
 def _by_block(layers: Layers) -> dict[tuple[str, int], Layers]:
@@ -203,6 +281,31 @@ def _split(down: Tensor, up: Tensor, names: list[str]) -> Layers:
     return {name: pair for name, pair in pairs.items() if pair[0].any() or pair[1].any()}
 
 
-def _write(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    write_atomic(path, save(dict(weights), metadata={"format": "pt", **metadata}))
+def _write(
+    path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: FileDtype | None = None
+) -> Path:
+    as_asked = {
+        key: w if dtype is None or key.endswith(".alpha") else w.to(getattr(torch, dtype)) for key, w in weights.items()
+    }
+    write_atomic(path, save(as_asked, metadata={"format": "pt", **metadata}))
     return path
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Write a Flux LoRA in another layout.", prog="python -m trainer.export"
+    )
+    parser.add_argument("lora", type=Path, help="LoRA file (.safetensors) of any layout")
+    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("--layout", choices=["kohya", "peft"], default="kohya", help="kohya: for ComfyUI and Forge")
+    parser.add_argument("--dtype", type=FileDtype, choices=list(FileDtype), help="number format; as it was")
+    asked = parser.parse_args()
+    try:
+        print({"kohya": to_kohya, "peft": to_peft}[asked.layout](asked.lora, asked.out, asked.dtype))
+    except (LoraError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,11 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.export import LoraError, to_kohya, to_peft
+from trainer.export import LoraError, main, read_lora, to_kohya, to_peft
 from trainer.flux import FluxBase
 from trainer.lora import Lora, write_peft
 from trainer.sample import sample
-from trainer.settings import LoraSettings, Prompt, SampleSettings, Targets
+from trainer.settings import FileDtype, LoraSettings, Prompt, SampleSettings, Targets
 
 D = 3072  # width of FLUX.1-dev, which diffusers' reader of kohya's layout expects
 DOUBLE = {
@@ -123,14 +123,131 @@ def test_an_unknown_layer_is_named(tmp_path: Path) -> None:
         to_kohya(tmp_path / "other.safetensors", tmp_path / "out.safetensors")
 
 
-@pytest.mark.parametrize("pattern", ["rank_pattern", "alpha_pattern"])
-def test_layers_with_a_rank_or_alpha_of_their_own_are_refused(tmp_path: Path, pattern: str) -> None:
+def _pair(rank: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(rank, 8, generator=generator), torch.randn(8, rank, generator=generator)
+
+
+def _delta(path: Path, layer: str) -> Tensor:
+    down, up = read_lora(path)[layer]
+    return up.float() @ down.float()
+
+
+def test_layers_with_a_rank_or_alpha_of_their_own_are_read_as_peft_reads_them(tmp_path: Path) -> None:
+    query, key = "transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_k"
+    (down, up), (down4, up4) = _pair(), _pair(4)
+    weights = {f"transformer.{query}.lora_A.weight": down, f"transformer.{query}.lora_B.weight": up}
+    weights |= {f"transformer.{key}.lora_A.weight": down4, f"transformer.{key}.lora_B.weight": up4}
+    config = {"r": 2, "lora_alpha": 2, "rank_pattern": {"to_k": 4}, "alpha_pattern": {"attn.to_k": 12}}
+    path = tmp_path / "patterned.safetensors"
+    write_peft(path, weights, {f"transformer.{name}": value for name, value in config.items()}, {})
+    assert torch.allclose(_delta(path, query), up @ down)
+    assert torch.allclose(_delta(path, key), 3 * up4 @ down4)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names", "alpha"),
+    [
+        ("transformer.transformer_blocks.0.attn.to_out.0", ("lora_A", "lora_B"), 1.0),
+        ("diffusion_model.transformer_blocks.0.attn.to_out.0", ("lora_A", "lora_B"), None),
+        ("transformer_blocks.0.attn.to_out.0", ("lora_A.default", "lora_B.default"), 4.0),
+        ("base_model.model.transformer_blocks.0.attn.to_out.0", ("lora_A", "lora_B"), None),
+        ("diffusion_model.double_blocks.0.img_attn.proj", ("lora_A", "lora_B"), 1.0),
+        ("double_blocks.0.img_attn.proj", ("lora_A", "lora_B"), None),
+        ("lora_unet_double_blocks_0_img_attn_proj", ("lora_down", "lora_up"), 1.0),
+    ],
+)
+def test_the_names_that_other_trainers_write_are_read(
+    tmp_path: Path, prefix: str, names: tuple[str, str], alpha: float | None
+) -> None:
+    down, up = _pair()
+    weights = {f"{prefix}.{names[0]}.weight": down, f"{prefix}.{names[1]}.weight": up}
+    if alpha is not None:
+        weights[f"{prefix}.alpha"] = torch.tensor(alpha)
+    weights["lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"] = torch.ones(2, 4)  # CLIP: left out
+    save_file(weights, tmp_path / "lora.safetensors")
+    assert set(read_lora(tmp_path / "lora.safetensors")) == {"transformer_blocks.0.attn.to_out.0"}
+    expected = (alpha or 2.0) / 2.0 * up @ down
+    assert torch.allclose(_delta(tmp_path / "lora.safetensors", "transformer_blocks.0.attn.to_out.0"), expected)
+
+
+def test_what_only_diffusers_can_convert_is_read_through_it(tmp_path: Path) -> None:
+    """xlabs' layout: a fused down and up of query, key and value for each stream."""
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, D, generator=generator), torch.randn(3 * D, 2, generator=generator)
+    name = "double_blocks.0.processor.qkv_lora1"
+    save_file({f"{name}.down.weight": down, f"{name}.up.weight": up}, tmp_path / "xlabs.safetensors")
+    layers = read_lora(tmp_path / "xlabs.safetensors")
+    assert set(layers) == {f"transformer_blocks.0.attn.to_{part}" for part in "qkv"}
+    found_down, found_up = layers["transformer_blocks.0.attn.to_k"]
+    assert torch.allclose(found_up[:8] @ found_down[:, :8], up[D : D + 8] @ down[:, :8])
+
+
+def test_a_file_that_is_no_lora_is_refused(tmp_path: Path) -> None:
+    save_file({"some.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(LoraError, match=r"model\.safetensors"):
+        read_lora(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("alpha", [2.0, 0.5, 3.0, 7.7])
+def test_round_trips_keep_the_product_to_a_millionth(tmp_path: Path, alpha: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights, expected = {}, {}
+    for name in ("attn.to_q", "attn.to_k", "attn.add_v_proj", "attn.to_out.0", "ff.net.2"):
+        layer = f"transformer_blocks.0.{name}"
+        down, up = torch.randn(3, 32, generator=generator), torch.randn(32, 3, generator=generator)
+        weights |= {f"transformer.{layer}.lora_A.weight": down, f"transformer.{layer}.lora_B.weight": up}
+        expected[layer] = alpha / 3 * (up.double() @ down.double())
+    write_peft(tmp_path / "a.safetensors", weights, {"transformer.r": 3, "transformer.lora_alpha": alpha}, {})
+    path = tmp_path / "a.safetensors"
+    for turn in range(3):
+        path = to_kohya(path, tmp_path / f"kohya{turn}.safetensors")
+        path = to_peft(path, tmp_path / f"peft{turn}.safetensors")
+    for layer, (down, up) in read_lora(path).items():
+        error = (up.double() @ down.double() - expected[layer]).abs().max() / expected[layer].abs().max()
+        assert error < 1e-6, layer
+
+
+def test_half_precision_is_kept_where_alpha_can_be_baked_in_exactly(tmp_path: Path) -> None:
+    down, up = _pair()
     name = "transformer.transformer_blocks.0.attn.to_q"
-    weights = {f"{name}.lora_A.weight": torch.ones(1, 4), f"{name}.lora_B.weight": torch.ones(4, 1)}
-    config = {"transformer.r": 1, "transformer.lora_alpha": 1, f"transformer.{pattern}": {"to_q": 1}}
-    write_peft(tmp_path / "patterned.safetensors", weights, config, {})
-    with pytest.raises(LoraError, match=rf"patterned\.safetensors: {pattern} .* not read here"):
-        to_peft(tmp_path / "patterned.safetensors", tmp_path / "out.safetensors")
+    weights = {f"{name}.lora_A.weight": down.bfloat16(), f"{name}.lora_B.weight": up.bfloat16()}
+    for alpha, dtype in ((4.0, torch.bfloat16), (3.0, torch.float32)):
+        config = {"transformer.r": 2, "transformer.lora_alpha": alpha}
+        write_peft(tmp_path / "half.safetensors", weights, config, {})
+        written = load_file(to_kohya(tmp_path / "half.safetensors", tmp_path / "kohya.safetensors"))
+        assert {weight.dtype for key, weight in written.items() if "alpha" not in key} == {dtype}
+    asked = load_file(to_peft(tmp_path / "half.safetensors", tmp_path / "peft.safetensors", FileDtype.float16))
+    assert {weight.dtype for weight in asked.values()} == {torch.float16}
+
+
+def test_every_kohya_key_is_one_that_comfyui_and_forge_look_for(tmp_path: Path) -> None:
+    """They look for lora_unet_ + FLUX's own weight names with dots as underscores, and for alpha beside each."""
+    _flux_dev_lora(tmp_path / "peft.safetensors", rank=2, alpha=1.0)
+    double = ["img_attn.qkv", "img_attn.proj", "img_mlp.0", "img_mlp.2", "img_mod.lin"]
+    double += [name.replace("img", "txt") for name in double]
+    known = {f"double_blocks.{number}.{name}" for number in range(19) for name in double}
+    known |= {f"single_blocks.{n}.{name}" for n in range(38) for name in ("linear1", "linear2", "modulation.lin")}
+    accepted = {f"lora_unet_{name.replace('.', '_')}" for name in known}
+    kohya = load_file(to_kohya(tmp_path / "peft.safetensors", tmp_path / "kohya.safetensors"))
+    layers = {key.split(".")[0] for key in kohya}
+    assert layers <= accepted and len(layers) == 10
+    for layer in layers:
+        assert {f"{layer}.lora_down.weight", f"{layer}.lora_up.weight", f"{layer}.alpha"} <= set(kohya)
+
+
+def test_the_command_line_converts_and_refuses_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _flux_dev_lora(tmp_path / "peft.safetensors", rank=2, alpha=1.0, names="to_q")
+    arguments = ["export", str(tmp_path / "peft.safetensors"), str(tmp_path / "out.safetensors"), "--dtype", "bfloat16"]
+    monkeypatch.setattr("sys.argv", arguments)
+    main()
+    assert "lora_unet_double_blocks_0_img_attn_qkv.alpha" in load_file(tmp_path / "out.safetensors")
+    monkeypatch.setattr("sys.argv", ["export", str(tmp_path / "none.safetensors"), str(tmp_path / "x")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "no such LoRA file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("down", ["transformer.a.lora_A.weight", "lora_unet_single_blocks_0_linear2.lora_down.weight"])
