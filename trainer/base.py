@@ -1,13 +1,16 @@
 """Finding the base on disk, before anything heavy is imported.
 
-A base is a diffusers Flux folder, or a hub id (`black-forest-labs/FLUX.1-dev`) whose weights are already on this
-machine; nothing is downloaded behind anyone's back. Its identity is a hash of what is in the files.
+A base is a diffusers folder of FLUX.1 or FLUX.2 klein, a hub id (`black-forest-labs/FLUX.1-dev`) whose weights are
+already on this machine, or a transformer's .safetensors with such a folder for the rest; nothing is downloaded behind
+anyone's back. Its identity is a hash of what is in the files.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
+from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +20,54 @@ from trainer.settings import BaseSettings
 if TYPE_CHECKING:
     from trainer.flux import FluxBase
 
+
+class Family(StrEnum):
+    """Bases that are trained by the same loop; each has its own adapter."""
+
+    flux = "flux"  # FLUX.1: dev, schnell, Krea-dev
+    klein = "klein"  # FLUX.2 klein
+
+
 # component -> its class in model_index.json
 COMPONENTS = {
-    "transformer": "FluxTransformer2DModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "T5EncoderModel",
-    "tokenizer": "CLIPTokenizer",
-    "tokenizer_2": "T5Tokenizer",
-    "scheduler": "FlowMatchEulerDiscreteScheduler",
+    Family.flux: {
+        "transformer": "FluxTransformer2DModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "T5EncoderModel",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "T5Tokenizer",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
+    Family.klein: {
+        "transformer": "Flux2Transformer2DModel",
+        "vae": "AutoencoderKLFlux2",
+        "text_encoder": "Qwen3ForCausalLM",
+        "tokenizer": "Qwen2Tokenizer",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
 }
 _WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True)
+class _OnTheHub:
+    """What a person has to know before fetching a base."""
+
+    gigabytes: int  # of the diffusers folder
+    licence: str
+    gated: bool  # whether the licence has to be accepted on the model's page
+    single_file: str  # pattern of the same weights in another layout, which need not be fetched
+
+
+_DEV = "FLUX.1 [dev] Non-Commercial"
+HUB = {
+    "black-forest-labs/FLUX.1-dev": _OnTheHub(34, _DEV, True, "flux1-*.safetensors"),
+    "black-forest-labs/FLUX.1-Krea-dev": _OnTheHub(34, _DEV, True, "flux1-*.safetensors"),
+    "black-forest-labs/FLUX.1-schnell": _OnTheHub(34, "Apache-2.0", True, "flux1-*.safetensors"),
+    "black-forest-labs/FLUX.2-klein-base-4B": _OnTheHub(16, "Apache-2.0", False, "flux-2-*.safetensors"),
+    "black-forest-labs/FLUX.2-klein-base-9B": _OnTheHub(35, "FLUX Non-Commercial", True, "flux-2-*.safetensors"),
+}
 _WHOLE = 256 * 2**20  # bytes; larger files are hashed by samples
 _SAMPLES = 64
 
@@ -43,50 +83,79 @@ def load_base(settings: BaseSettings) -> FluxBase:
         BaseError: no such folder, parts missing, not a Flux, or weights of a hub id that are not on this machine; all
             found before torch is imported. Or a device this machine lacks.
     """
-    folder = find_base(settings.path)
-    from trainer.flux import open_flux  # here, since it imports torch and diffusers
+    folder = find_base(settings)
+    from trainer.opening import open_base  # here, since it imports torch and diffusers
 
-    return open_flux(folder, settings)
+    return open_base(folder, settings)
 
 
-def find_base(path: str) -> Path:
-    """The complete diffusers folder that `base.path` means."""
+def find_base(base: str | BaseSettings) -> Path:
+    """The complete diffusers folder that `base.path` means; with a single file, the one that `base.parts` means.
+
+    Raises:
+        BaseError: as `load_base`.
+    """
+    if isinstance(base, str):
+        return _find_folder(base, "base.path", without=())
+    file = single_file(base)
+    if file is None:
+        return _find_folder(base.path, "base.path", without=())
+    if not file.is_file():
+        raise BaseError(f"`base.path`={base.path}: no such file")
+    return _find_folder(base.parts, "base.parts", without=("transformer",))
+
+
+def single_file(base: BaseSettings) -> Path | None:
+    """The file with the transformer's weights, where the base is one."""
+    return Path(base.path).expanduser() if base.path.endswith(".safetensors") else None
+
+
+def family_of(folder: Path) -> Family:
+    """Which adapter a complete folder needs."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    found = (index.get("transformer") or [None, None])[1]
+    return next((family for family, parts in COMPONENTS.items() if parts["transformer"] == found), Family.flux)
+
+
+def _find_folder(path: str, key: str, without: tuple[str, ...]) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        folder = _snapshot(path)
-    _check_folder(folder, path)
+        folder = _snapshot(path, key)
+    _check_folder(folder, path, key, without)
     return folder
 
 
-def _snapshot(path: str) -> Path:
+def _snapshot(path: str, key: str) -> Path:
     """The folder in the hub's local cache that holds a hub id."""
     if path.count("/") != 1 or path.startswith((".", "/", "~")) or path.endswith("/"):
-        raise BaseError(_way_out(path, "no such folder"))
+        raise BaseError(_way_out(path, key, "no such folder"))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(path, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError) as error:
-        raise BaseError(_way_out(path, "neither a folder nor weights on this machine")) from error
+        raise BaseError(_way_out(path, key, "neither a folder nor weights on this machine")) from error
 
 
-def _check_folder(folder: Path, path: str) -> None:
+def _check_folder(folder: Path, path: str, key: str, without: tuple[str, ...]) -> None:
     index = folder / "model_index.json"
     if not index.is_file():
-        raise BaseError(_way_out(path, f"not a diffusers folder, it has no model_index.json ({folder})"))
+        raise BaseError(_way_out(path, key, f"not a diffusers folder, it has no model_index.json ({folder})"))
     try:
         classes = json.loads(index.read_text(encoding="utf-8"))
+        parts = COMPONENTS[family_of(folder)]
     except ValueError as error:
-        raise BaseError(f"`base.path`: {index} is not JSON: {error}") from error
-    for name, wanted in COMPONENTS.items():
+        raise BaseError(f"`{key}`: {index} is not JSON: {error}") from error
+    for name, wanted in parts.items():
         found = (classes.get(name) or [None, None])[1]
         if found is None or found.removesuffix("Fast") != wanted:
-            raise BaseError(f"`base.path`: {path} is not a Flux base: its {name} is {found}, not {wanted}")
-    missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
-    missing += [name for name in _WITH_WEIGHTS if name not in missing and not _weights_complete(folder / name)]
+            raise BaseError(f"`{key}`: {path} is not a Flux base: its {name} is {found}, not {wanted}")
+    missing = [name for name in parts if not (folder / name).is_dir()]
+    weighty = [name for name in _WITH_WEIGHTS if name in parts and name not in (*missing, *without)]
+    missing += [name for name in weighty if not _weights_complete(folder / name)]
     if missing:
-        raise BaseError(_way_out(path, f"incomplete in {folder}, no weights or files for {', '.join(missing)}"))
+        raise BaseError(_way_out(path, key, f"incomplete in {folder}, no weights or files for {', '.join(missing)}"))
 
 
 def _weights_complete(component: Path) -> bool:
@@ -98,24 +167,35 @@ def _weights_complete(component: Path) -> bool:
     return any(file.is_file() for file in component.glob("*.safetensors"))
 
 
-def _way_out(path: str, what: str) -> str:
+def _way_out(path: str, key: str, what: str) -> str:
+    lines = [f"`{key}`={path}: {what}."]
+    if path.count("/") != 1 or path.startswith((".", "/", "~")):
+        lines.append(f"Set {key} to a folder written by FluxPipeline.save_pretrained, or to a hub id.")
+        return "\n".join(lines)
+    known = HUB.get(path)
+    accept = f" accept its licence at https://huggingface.co/{path}, then" if known is None or known.gated else ""
+    skip = f" --exclude '{known.single_file}'" if known else ""
+    size = f" (about {known.gigabytes} GB; licence {known.licence})" if known else ""
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    lines = [f"`base.path`={path}: {what}."]
-    if path.count("/") == 1 and not path.startswith((".", "/", "~")):
-        licence = f" accept its licence at https://huggingface.co/{path}," if "FLUX.1-dev" in path else ""
-        size = " (about 34 GB)" if "FLUX.1-dev" in path else ""
-        lines += [
-            f"To fetch the weights{size}:{licence} then `hf auth login` and `hf download {path}`.",
-            f"They go to HF_HOME, now {home}; or set base.path to a diffusers folder.",
-        ]
-    else:
-        lines.append("Set base.path to a folder written by FluxPipeline.save_pretrained, or to a hub id.")
+    cache = os.environ.get("HF_HUB_CACHE")
+    lines += [
+        f"To fetch the weights{size}:{accept} `hf auth login` (or set HF_TOKEN) and `hf download {path}{skip}`.",
+        f"They go to HF_HOME, now {home}{f' (or HF_HUB_CACHE, now {cache})' if cache else ''};"
+        f" or set {key} to a diffusers folder.",
+    ]
     return "\n".join(lines)
 
 
-def component_ids(folder: Path) -> dict[str, str]:
+def base_ids(base: BaseSettings) -> dict[str, str]:
     """Component -> hash of its files, configurations and weights."""
-    return {name: _folder_id(folder / name) for name in COMPONENTS}
+    ids = component_ids(find_base(base))
+    file = single_file(base)
+    return ids if file is None else {**ids, "transformer": f"{ids['transformer']}{_file_id(file)}"}
+
+
+def component_ids(folder: Path) -> dict[str, str]:
+    """Component -> hash of its files, of a whole folder."""
+    return {name: _folder_id(folder / name) for name in COMPONENTS[family_of(folder)]}
 
 
 def _folder_id(folder: Path) -> str:

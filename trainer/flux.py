@@ -1,28 +1,25 @@
-"""The frozen base: a FluxPipeline's parts, and the four things the trainer asks of them.
+"""The frozen base: a FluxPipeline's parts, and what the trainer asks of them.
 
-Text to embeddings, pictures to latents and back, and one prediction. The sandbox's base and FLUX.1-dev run through
-the same lines; only `scale` differs. The base is shared by all trials of a process and is never changed: adapters are
-plugged in and out by context managers.
+Text to embeddings, pictures to latents and back, noise, and one prediction: `FluxBase` is FLUX.1 and the interface that
+another family overrides (`trainer.klein`). The sandbox's base and FLUX.1-dev run through the same lines; only `scale`
+differs. The base is shared by all trials of a process and is never changed: adapters are plugged in and out by context
+managers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import DiffusionPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from diffusers.utils import logging as diffusers_logging
-from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
+from torch import Generator, Tensor, nn
 
-from trainer.attention import CpuAttention
-from trainer.base import BaseError, component_ids
 from trainer.cache import content_key
-from trainer.flow import picture_ids
-from trainer.settings import BaseSettings
+from trainer.flow import pack, picture_ids
+from trainer.settings import BaseSettings, Quantize
 
+TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 _REMEMBERED_TEXTS = 64  # 4 MB each with FLUX.1-dev
 
 
@@ -30,14 +27,14 @@ class Text(NamedTuple):
     """What the base reads of N texts."""
 
     tokens: Tensor  # (N, max_text_tokens, D), T5
-    pooled: Tensor  # (N, P), CLIP
+    pooled: Tensor  # (N, P), CLIP; of width 0 where the family has none
 
 
 class FluxBase:
     """A Flux ready for training and sampling. Weights are frozen; the VAE computes in float32, the rest in `dtype`."""
 
     def __init__(
-        self, pipeline: FluxPipeline, settings: BaseSettings, ids: dict[str, str], device: torch.device
+        self, pipeline: DiffusionPipeline, settings: BaseSettings, ids: Mapping[str, str], device: torch.device
     ) -> None:
         self.pipeline = pipeline
         self.transformer = pipeline.transformer
@@ -47,15 +44,19 @@ class FluxBase:
         self.dtype = getattr(torch, settings.dtype)
         self.scale = settings.scale
         self.ids = ids  # component -> hash
-        self.id = content_key(repr(sorted(ids.items())), settings.dtype, settings.max_text_tokens)
-        self.text_id = content_key(
-            *(ids[name] for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")),
-            settings.dtype,
-            settings.max_text_tokens,
-        )
+        kept = [] if settings.quantize == Quantize.none else [settings.quantize]
+        self.id = content_key(repr(sorted(ids.items())), settings.dtype, settings.max_text_tokens, *kept)
+        encoders = [name for name in TEXT_PARTS if name in ids]
+        self.text_id = content_key(*(ids[name] for name in encoders), settings.dtype, settings.max_text_tokens)
         self.vae_id = content_key(ids["vae"], "float32")
         self._texts: dict[str, Text] = {}
         self._places: dict[tuple[int, int], Tensor] = {}
+        self._resident = "transformer"
+
+    @property
+    def architecture(self) -> str:
+        """As model files name the family (ModelSpec)."""
+        return "flux-1-dev" if self.transformer.config.guidance_embeds else "flux-1-schnell"
 
     @property
     def vae_factor(self) -> int:
@@ -76,34 +77,44 @@ class FluxBase:
         """Embeddings of texts, each computed by itself so that they do not depend on their neighbours."""
         for text in texts:
             if text not in self._texts:
-                with self._resident(self.pipeline.text_encoder), self._resident(self.pipeline.text_encoder_2):
-                    tokens, pooled, _ = self.pipeline.encode_prompt(
-                        prompt=[text],
-                        prompt_2=[text],
-                        device=self.device,
-                        max_sequence_length=self.settings.max_text_tokens,
-                    )
+                with self._on_device("text"):
+                    found = self._encode_one(text)
                 if len(self._texts) >= _REMEMBERED_TEXTS:
                     self._texts.pop(next(iter(self._texts)))
-                self._texts[text] = Text(tokens, pooled)
-        found = [self._texts[text] for text in texts]
-        return Text(torch.cat([text.tokens for text in found]), torch.cat([text.pooled for text in found]))
+                self._texts[text] = found
+        found_all = [self._texts[text] for text in texts]
+        return Text(torch.cat([text.tokens for text in found_all]), torch.cat([text.pooled for text in found_all]))
+
+    def _encode_one(self, text: str) -> Text:
+        tokens, pooled, _ = self.pipeline.encode_prompt(
+            prompt=[text], prompt_2=[text], device=self.device, max_sequence_length=self.settings.max_text_tokens
+        )
+        return Text(tokens, pooled)
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) in [0, 1] to latents (N, C, H/f, W/f), float32: the mode, to be cacheable."""
-        config = self.vae.config
-        with self._resident(self.vae):
+        with self._on_device("vae"):
             latents = self.vae.encode(2 * pictures.to(self.device, torch.float32) - 1).latent_dist.mode()
-        return (latents - config.shift_factor) * config.scaling_factor
+        return self._normalised(latents)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (N, C, h, w) to pictures (N, 3, h f, w f) in [0, 1], float32."""
-        config = self.vae.config
-        with self._resident(self.vae):
-            pictures = self.vae.decode(latents.float() / config.scaling_factor + config.shift_factor).sample
+        with self._on_device("vae"):
+            pictures = self.vae.decode(self._denormalised(latents.float())).sample
         return (pictures / 2 + 0.5).clamp(0, 1)
+
+    def _normalised(self, latents: Tensor) -> Tensor:
+        """What the transformer is shown of the VAE's latents."""
+        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+
+    def _denormalised(self, latents: Tensor) -> Tensor:
+        return latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
+
+    def noise(self, size: tuple[int, int], generator: Generator) -> Tensor:
+        """Packed noise (1, tokens, 4 C) for latents of that height and width, as the family's pipeline draws it."""
+        return pack(torch.randn((1, self.latent_channels, *size), generator=generator))
 
     def predict(self, noisy: Tensor, sigma: Tensor, text: Text, size: tuple[int, int], guidance: float) -> Tensor:
         """The velocity the model sees.
@@ -117,6 +128,10 @@ class FluxBase:
         Returns:
             (N, tokens, 4 C), float32.
         """
+        with self._on_device("transformer"):
+            return self._velocity(noisy, sigma, text, size, guidance).float()
+
+    def _velocity(self, noisy: Tensor, sigma: Tensor, text: Text, size: tuple[int, int], guidance: float) -> Tensor:
         time, strength = 1000 * sigma, torch.full_like(sigma, 1000 * guidance)
         embed: nn.Module = self.transformer.time_text_embed
         guided = bool(self.transformer.config.guidance_embeds)
@@ -128,7 +143,7 @@ class FluxBase:
 
         hook = embed.register_forward_pre_hook(exact)
         try:
-            velocity = self.transformer(
+            velocity: Tensor = self.transformer(
                 hidden_states=noisy.to(self.dtype),
                 timestep=sigma,
                 guidance=strength if guided else None,
@@ -140,10 +155,10 @@ class FluxBase:
             )[0]
         finally:
             hook.remove()
-        return velocity.float()
+        return velocity
 
-    def mu(self, tokens: int) -> float:
-        """Log of the shift that the sampler applies at that many picture tokens (FluxPipeline's rule)."""
+    def mu(self, tokens: int, steps: int = 28) -> float:
+        """Log of the shift that the sampler applies at that many picture tokens and steps (the pipeline's rule)."""
         config = self.pipeline.scheduler.config
         return calculate_shift(
             tokens,
@@ -154,18 +169,26 @@ class FluxBase:
         )
 
     @contextmanager
-    def _resident(self, module: nn.Module) -> Iterator[None]:
-        """Have a module on the device; with `offload` it goes back to main memory afterwards."""
-        if not self.settings.offload:
-            yield
-            return
-        module.to(self.device)
-        try:
-            yield
-        finally:
-            module.to("cpu")
+    def _on_device(self, part: str) -> Iterator[None]:
+        """Have the transformer, the VAE or the text encoders on the device; with `offload` in place of the others.
+
+        They are exchanged when another is needed and not before, so that a run of pictures or texts moves them once.
+        """
+        if self.settings.offload and self._resident != part:
+            for module in self._modules(self._resident):
+                module.to("cpu")
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+            for module in self._modules(part):
+                module.to(self.device)
+            self._resident = part
+        yield
+
+    def _modules(self, part: str) -> list[nn.Module]:
+        if part == "transformer":
+            return [] if self.settings.group_offload else [self.transformer]  # streamed by its own hooks
+        names = ("vae",) if part == "vae" else ("text_encoder", "text_encoder_2")
+        return [getattr(self.pipeline, name) for name in names if getattr(self.pipeline, name, None) is not None]
 
     def _text_places(self, tokens: int) -> Tensor:
         return torch.zeros(tokens, 3, device=self.device)
@@ -174,45 +197,3 @@ class FluxBase:
         if size not in self._places:
             self._places[size] = picture_ids(*size).to(self.device)
         return self._places[size]
-
-
-def open_flux(folder: Path, settings: BaseSettings) -> FluxBase:
-    """Load a folder that `trainer.base.find_base` has found complete."""
-    device = _device(settings.device)
-    torch.set_num_threads(settings.threads or 1)
-    with _quiet():
-        dtypes = {"default": getattr(torch, settings.dtype), "vae": torch.float32}
-        pipeline = FluxPipeline.from_pretrained(str(folder), dtype=dtypes, local_files_only=True)
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        module = getattr(pipeline, name)
-        module.requires_grad_(False).eval()
-        if name == "transformer" or not settings.offload:
-            module.to(device)
-    if device.type == "cpu":
-        pipeline.transformer.set_attn_processor(CpuAttention())
-    return FluxBase(pipeline, settings, component_ids(folder), device)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BaseError(f"`base.device` must be auto, cpu, cuda or cuda:N, got {name}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BaseError(f"`base.device`={name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading prints seven progress bars; give back what the user had set."""
-    shown = [logging for logging in (diffusers_logging, transformers_logging) if logging.is_progress_bar_enabled()]
-    for logging in shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logging in shown:
-            logging.enable_progress_bar()

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from trainer.base import BaseError
 from trainer.cache import TensorCache, content_key
-from trainer.export import LoraError, read_lora
-from trainer.flow import pack, unpack
+from trainer.export import LoraError, peft_adapter, read_lora
+from trainer.flow import unpack
 from trainer.flux import FluxBase
 from trainer.lora import LoraLinear, plugged_in
+from trainer.peft_layers import load_layers
 from trainer.settings import Prompt, SampleSettings
 
 _VERSION = 1  # of the sampler's mathematics: raise it when pictures change
@@ -102,9 +103,8 @@ def _pixels(base: FluxBase, prompt: Prompt) -> tuple[int, int]:
 def _draw(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -> list[Tensor]:
     """Pictures of prompts of one size."""
     height, width = (edge // base.vae_factor for edge in _pixels(base, prompts[0]))
-    shape = (1, base.latent_channels, height, width)
-    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
-    x = pack(torch.cat(noise)).to(base.device)
+    noise = [base.noise((height, width), torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
+    x = torch.cat(noise).to(base.device)
     text = base.encode_text([prompt.text for prompt in prompts])
     sigmas = sampler_sigmas(base, settings.steps, x.shape[1])
     for sigma, following in pairwise(sigmas):
@@ -117,9 +117,9 @@ def sampler_sigmas(base: FluxBase, steps: int, tokens: int) -> Tensor:
     """Noise levels (steps + 1,), from 1 to 0, as FluxPipeline sets them for that many picture tokens."""
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(base.pipeline.scheduler.config)
     if scheduler.config.get("use_flow_sigmas"):
-        scheduler.set_timesteps(steps, mu=base.mu(tokens))
+        scheduler.set_timesteps(steps, mu=base.mu(tokens, steps))
     else:
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=base.mu(tokens))
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=base.mu(tokens, steps))
     return scheduler.sigmas
 
 
@@ -129,10 +129,17 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
     if lora is None or strength == 0:
         yield
         return
-    layers = {}
-    for name, (down, up) in read_lora(lora).items():
-        linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
-        layers[name] = LoraLinear(linear, down.float().to(base.device), up.float().to(base.device), strength)
+    layers: dict[str, nn.Module] = {}
+    special = peft_adapter(lora)
+    if special is not None:
+        try:
+            layers = load_layers(base.transformer, *special, strength)
+        except (AttributeError, KeyError, RuntimeError) as error:
+            raise LoraError(f"{lora} does not fit this base: {error}") from error
+    else:
+        for name, (down, up) in read_lora(lora).items():
+            linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
+            layers[name] = LoraLinear(linear, down.float().to(base.device), up.float().to(base.device), strength)
     with plugged_in(base.transformer, layers):
         yield
 

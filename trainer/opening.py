@@ -1,0 +1,151 @@
+"""Loading a base onto its device: whole folders, single files, and weights kept in fewer bits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from trainer.attention import CpuAttention
+from trainer.base import BaseError, Family, base_ids, family_of
+from trainer.flux import FluxBase
+from trainer.klein import KleinBase
+from trainer.settings import BaseSettings, Dtype, Quantize
+
+_CLASSES: dict[Family, tuple[str, str, type[FluxBase]]] = {
+    Family.flux: ("FluxPipeline", "FluxTransformer2DModel", FluxBase),
+    Family.klein: ("Flux2KleinPipeline", "Flux2Transformer2DModel", KleinBase),
+}
+
+
+def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
+    """Load a folder that `trainer.base.find_base` has found complete.
+
+    Raises:
+        BaseError: a device this machine lacks, or weights that its memory does not hold.
+    """
+    device = _device(settings.device)
+    _check_device(device, settings)
+    torch.set_num_threads(settings.threads or 1)
+    pipeline_name, _, base_class = _CLASSES[family_of(folder)]
+    parts: dict[str, Any] = {}
+    try:
+        with _quiet():
+            if settings.quantize in (Quantize.nf4, Quantize.int8) or settings.path.endswith(".safetensors"):
+                parts["transformer"] = _transformer(folder, settings)
+            dtypes = {"default": getattr(torch, settings.dtype), "vae": torch.float32}
+            loader = getattr(diffusers, pipeline_name)
+            pipeline = loader.from_pretrained(str(folder), dtype=dtypes, local_files_only=True, **parts)
+        _place(pipeline, settings, device)
+    except torch.OutOfMemoryError as error:
+        raise BaseError(
+            f"the base does not fit {device}: choose memory=24gb, memory=16gb or memory=12gb"
+            f" (now base.quantize={settings.quantize}, base.offload={str(settings.offload).lower()})"
+        ) from error
+    if device.type == "cpu" and base_class is FluxBase:
+        pipeline.transformer.set_attn_processor(CpuAttention())
+    return base_class(pipeline, settings, base_ids(settings), device)
+
+
+def _place(pipeline: diffusers.DiffusionPipeline, settings: BaseSettings, device: torch.device) -> None:
+    """Freeze everything and bring to the device what is to be there from the start."""
+    transformer: Any = pipeline.transformer
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        module: nn.Module | None = getattr(pipeline, name, None)
+        if module is not None:
+            module.requires_grad_(False).eval()
+            if name == "transformer" and settings.group_offload:
+                continue
+            if name == "transformer" or not settings.offload:
+                module.to(device)
+    if settings.quantize == Quantize.fp8:
+        transformer.enable_layerwise_casting(
+            storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, settings.dtype)
+        )
+    if settings.group_offload:
+        transformer.enable_group_offload(
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=True,
+        )
+
+
+def _transformer(folder: Path, settings: BaseSettings) -> nn.Module:
+    """The transformer from its own file, or with its weights packed while they are read."""
+    model = getattr(diffusers, _CLASSES[family_of(folder)][1])
+    dtype = getattr(torch, settings.dtype)
+    packed = {"quantization_config": _packing(settings)} if _packing(settings) is not None else {}
+    if not settings.path.endswith(".safetensors"):
+        return model.from_pretrained(str(folder), subfolder="transformer", dtype=dtype, local_files_only=True, **packed)
+    try:
+        return model.from_single_file(
+            str(Path(settings.path).expanduser()),
+            config=str(folder),
+            subfolder="transformer",
+            dtype=dtype,
+            local_files_only=True,
+            **packed,
+        )
+    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        raise BaseError(
+            f"`base.path`={settings.path} does not hold the weights of a {model.__name__} of the shape in"
+            f" {folder / 'transformer'}: {str(error).splitlines()[0][:200]}"
+        ) from error
+
+
+def _packing(settings: BaseSettings) -> Any:
+    """diffusers' settings for weights in fewer bits; None: as they are, or packed after loading."""
+    if settings.quantize == Quantize.nf4:
+        return diffusers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+        )
+    if settings.quantize == Quantize.int8:
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return diffusers.TorchAoConfig(Int8WeightOnlyConfig())
+    return None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BaseError(f"`base.device` must be auto, cpu, cuda or cuda:N, got {name}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BaseError(f"`base.device`={name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _check_device(device: torch.device, settings: BaseSettings) -> None:
+    """Refuse what needs a GPU where there is none."""
+    if settings.group_offload and device.type != "cuda":
+        raise BaseError(
+            f"`base.group_offload` streams blocks to a CUDA device, this base is on {device}: set it to false"
+        )
+    if settings.quantize == Quantize.fp8 and settings.dtype == Dtype.float32 and device.type == "cuda":
+        raise BaseError("`base.quantize=fp8` computes in `base.dtype`: set base.dtype=bfloat16")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading prints seven progress bars; give back what the user had set."""
+    shown = [logging for logging in (diffusers_logging, transformers_logging) if logging.is_progress_bar_enabled()]
+    for logging in shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in shown:
+            logging.enable_progress_bar()
