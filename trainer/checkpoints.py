@@ -4,8 +4,8 @@
     step_000150/lora.safetensors, record.json
     step_000300/lora.safetensors, record.json, state.safetensors
 
-A step's folder appears by one rename. Only the newest holds the state (LoRA weights and AdamW's two averages); order,
-noise and captions are functions of (seed, step) and need none.
+A step's folder appears by one rename. Only the newest holds the state (LoRA weights, their average and the optimiser's
+memory); order, noise and captions are functions of (seed, step) and need none.
 """
 
 import json
@@ -39,6 +39,8 @@ class Checkpoint:
     lora: Path  # PEFT-layout safetensors for FluxPipeline.load_lora_weights
     losses: list[float]  # of each step since the checkpoint before
     seconds: float  # training since the checkpoint before; what the caller does in between is not counted
+    validation: float | None = None  # loss at fixed noise on pictures that are not trained on; None: not asked for
+    peak_bytes: int = 0  # most device memory in use at once since the base was loaded; 0 on a CPU
 
 
 class TrainingFolder:
@@ -66,6 +68,10 @@ class TrainingFolder:
         if not (place / _RECORD).is_file():
             return None
         return Checkpoint(**json.loads((place / _RECORD).read_text(encoding="utf-8")), lora=place / _LORA)
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, sorted."""
+        return sorted(int(record.parent.name.removeprefix("step_")) for record in self.folder.glob(f"step_*/{_RECORD}"))
 
     def write(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
         """Move a finished `checkpoint`, whose LoRA lies in `draft()`, to its place and drop older states."""

@@ -1,14 +1,14 @@
 """Latents and text embeddings through the cache: each is computed once per study, not once per trial."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from trainer.buckets import Fit
 from trainer.cache import TensorCache, content_key
-from trainer.examples import Example, read_picture
+from trainer.examples import Example, read_mask, read_picture
 from trainer.flux import FluxBase, Text
 from trainer.plan import Plan
 
@@ -16,7 +16,7 @@ _HELD_BYTES = 2**28  # of embeddings kept on the device: 64 texts of FLUX.1-dev,
 
 
 def fit_pixels(picture: Tensor, fit: Fit) -> Tensor:
-    """Resize a picture (3, H, W) and cut its bucket out; antialiased bicubic."""
+    """Resize a picture or mask (C, H, W) and cut its bucket out; antialiased bicubic."""
     width, height = fit.resized
     if picture.shape[1:] != (height, width):
         picture = interpolate(picture[None], size=(height, width), mode="bicubic", antialias=True)[0].clamp(0, 1)
@@ -41,6 +41,22 @@ def encode_examples(
     return latents
 
 
+def encode_masks(base: FluxBase, examples: Sequence[Example], plan: Plan) -> dict[tuple[int, int], Tensor]:
+    """Where the loss counts, of the examples that say so, cut as their pictures are.
+
+    Returns:
+        (side, index of the example) -> (1, h, w) in [0, 1], float32, at the size of the latents.
+    """
+    masks = {}
+    for index, example in enumerate(examples):
+        if example.mask is not None:
+            mask = read_mask(example)
+            for side in plan.sides:
+                cut = fit_pixels(mask, side.fits[index])
+                masks[side.side, index] = avg_pool2d(cut, base.vae_factor).to(base.device)
+    return masks
+
+
 def _encode(base: FluxBase, pixels: Tensor, cache: TensorCache) -> Tensor:
     key = content_key(pixels, base.vae_id)
     found = cache.load("latents", key)
@@ -63,6 +79,16 @@ class Texts:
         found = [self._one(text) for text in texts]
         return Text(torch.cat([text.tokens for text in found]), torch.cat([text.pooled for text in found]))
 
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Have texts on disk, so that the encoders are needed once and not again in the middle of a training."""
+        for text in texts:
+            key = self._key(text)
+            if self._cache.load("texts", key) is None:
+                self._cache.store("texts", key, self._base.encode_text([text])._asdict())
+
+    def _key(self, text: str) -> str:
+        return content_key(text, self._base.text_id)
+
     def _one(self, text: str) -> Text:
         if text not in self._held:
             found = self._read(text)
@@ -72,7 +98,7 @@ class Texts:
         return self._held[text]
 
     def _read(self, text: str) -> Text:
-        key = content_key(text, self._base.text_id)
+        key = self._key(text)
         found = self._cache.load("texts", key)
         if found is None:
             found = self._base.encode_text([text])._asdict()

@@ -60,18 +60,32 @@ DENSITIES: dict[TimestepDensity, Callable[[Tensor, float, float], Tensor]] = {
     TimestepDensity.shift: _shift,
     TimestepDensity.flux_shift: _flux_shift,
     TimestepDensity.uniform: _uniform,
+    TimestepDensity.logit_normal: _sigmoid,  # of normal numbers with a mean and deviation of their own
 }
 
 
-def draw_sigmas(density: TimestepDensity, count: int, generator: Generator, *, shift: float, mu: float) -> Tensor:
+def draw_sigmas(
+    density: TimestepDensity,
+    count: int,
+    generator: Generator,
+    *,
+    shift: float,
+    mu: float,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Tensor:
     """Noise levels (count,) in (0, 1), float32.
 
     Args:
         shift: of the density `shift`.
         mu: log of the shift of the density `flux_shift`, from the number of tokens.
+        mean, std: of the density `logit_normal` (arXiv 2403.03206, eq. 19).
     """
     eps = torch.finfo(torch.float32).eps
-    return DENSITIES[density](torch.randn(count, generator=generator), shift, mu).clamp(eps, 1 - eps)
+    normal = torch.randn(count, generator=generator)
+    if density == TimestepDensity.logit_normal:
+        normal = mean + std * normal
+    return DENSITIES[density](normal, shift, mu).clamp(eps, 1 - eps)
 
 
 def add_noise(x: Tensor, n: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,14 @@
 """Training as a generator: whoever iterates gets checkpoints, and stops asking when it is enough.
 
-Rectified flow with target n - x, plain MSE and guidance 1. Every random choice is a function of (seed, step), so two
+Rectified flow with target n - x and guidance 1. Every random choice is a function of (seed, step), so two
 trainings that differ in one setting share the rest of their randomness, and a continued one repeats nothing.
 """
 
 import math
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -18,22 +18,30 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from trainer.budget import budget_shares, checkpoint_steps, images, training_length
 from trainer.cache import TensorCache
 from trainer.captions import caption, check_captions
 from trainer.checkpoints import Checkpoint, TrainingFolder
-from trainer.encoding import Texts, encode_examples
+from trainer.encoding import Texts, encode_examples, encode_masks
 from trainer.examples import DatasetError, Example
 from trainer.flow import add_noise, draw_sigmas, pack
 from trainer.flux import FluxBase
 from trainer.lora import Lora
+from trainer.loss import packed_masks, picture_losses
+from trainer.memory import activations_recomputed, out_of_memory_advice, peak_bytes
 from trainer.metadata import lora_metadata
+from trainer.optimizers import OPTIMIZERS, read_memory, write_memory
 from trainer.plan import Batch, Plan, make_plan
 from trainer.seeds import derive_seed
-from trainer.settings import CaptionSettings, MixSettings, OptimizerSettings, TrainSettings
+from trainer.settings import CaptionSettings, MixSettings, TrainSettings
+from trainer.validation import validation_loss
+
+_EPOCHS_AHEAD, _TEXTS_AHEAD = 64, 1024  # encoded before the first step
 
 
 class TrainingError(RuntimeError):
-    """The training cannot go on, mostly since its loss is no longer a number; the message says what to change."""
+    """The training cannot go on: its loss is no number, memory or disk are full. The message says what to change; the
+    checkpoints made so far stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class _Job:
     folder: TrainingFolder
     cache: TensorCache
     metadata: Mapping[str, str]
+    mix: MixSettings = field(default_factory=MixSettings)
+    held_out: Sequence[Example] = ()
 
 
 def train(
@@ -59,8 +69,9 @@ def train(
     settings: TrainSettings,
     folder: Path,
     cache: Path,
+    held_out: Sequence[Example] = (),
 ) -> Iterator[Checkpoint]:
-    """Train a LoRA; yield `settings.checkpoints` checkpoints, evenly spaced in pictures seen, the last at the budget.
+    """Train a LoRA; yield `settings.checkpoints` checkpoints, evenly spaced in the budget, the last at its end.
 
     Checkpoints already in `folder` are yielded as they are, and the training goes on from the newest state, bit-equal
     to one that was never interrupted. A longer budget continues a shorter one. Between checkpoints the base
@@ -69,24 +80,31 @@ def train(
     Args:
         folder: this training's own; see `trainer.checkpoints`.
         cache: shared by any number of trainings.
+        held_out: pictures that the validation loss is read on, if the settings ask for it; none: the examples.
 
     Raises:
         DatasetError: captions missing that the strategy needs, or pictures that fit no bucket.
         ResumeError: the folder holds another training.
-        TrainingError: while iterating, if the loss is not finite.
+        TrainingError: while iterating, if the loss is not finite, or memory or disk are full.
     """
     check_captions(examples, captions)
     plan = make_plan(examples, mix, scale=base.scale, step=base.step_px, seed=settings.seed)
     identity = _identity(base, examples, captions, mix, settings)
-    metadata = lora_metadata(captions=captions, mix=mix, settings=settings, plan=plan, identity=identity)
-    job = _Job(
-        base, examples, captions, settings, plan, TrainingFolder(Path(folder), identity), TensorCache(cache), metadata
+    metadata = lora_metadata(
+        captions=captions,
+        mix=mix,
+        settings=settings,
+        plan=plan,
+        identity=identity,
+        architecture=base.architecture,
     )
-    return _checkpoints(job)
+    store, tensors = TrainingFolder(Path(folder), identity), TensorCache(cache)
+    job = _Job(base, examples, captions, settings, plan, store, tensors, metadata, mix, held_out or examples)
+    return _checkpoints(job) if settings.budget.seconds is None else _timed_checkpoints(job)
 
 
 def _checkpoints(job: _Job) -> Iterator[Checkpoint]:
-    ends = checkpoint_steps(job.plan, job.settings.budget.images_seen, job.settings.checkpoints)
+    ends = checkpoint_steps(job.plan, job.settings.budget, job.settings.checkpoints)
     done = 0
     while done < len(ends) and (checkpoint := job.folder.read(ends[done])):
         yield checkpoint
@@ -96,21 +114,27 @@ def _checkpoints(job: _Job) -> Iterator[Checkpoint]:
     trainee = _Trainee(job)
     trainee.resume(at_most=ends[done])
     for end in ends[done:]:
-        yield trainee.advance(end)
+        yield trainee.advance(steps=end)
 
 
-def checkpoint_steps(plan: Plan, images_seen: int, checkpoints: int) -> list[int]:
-    """The steps after which a checkpoint is made: the first at or past each even share of the budget."""
-    shares = [math.ceil(images_seen * share / checkpoints) for share in range(1, checkpoints + 1)]
-    ends, seen = [], 0
-    for step, (_, batches) in enumerate(plan.steps(images_seen), start=1):
-        seen += _count(batches)
-        if seen >= shares[0]:
-            ends.append(step)
-            shares = [share for share in shares if share > seen]
-        if not shares:
-            break
-    return ends
+def _timed_checkpoints(job: _Job) -> Iterator[Checkpoint]:
+    """As long as the budget's seconds last, those of earlier runs counted in."""
+    spent = 0.0
+    for step in job.folder.steps():
+        checkpoint = job.folder.read(step)
+        if checkpoint is not None and spent < job.settings.budget.amount:
+            spent += checkpoint.seconds
+            yield checkpoint
+    shares = [s for s in budget_shares(job.plan, job.settings.budget, job.settings.checkpoints) if s > spent]
+    if not shares:
+        return
+    trainee = _Trainee(job)
+    trainee.resume(at_most=max(job.folder.steps(), default=0))
+    for share in shares:
+        if share > spent:
+            checkpoint = trainee.advance(seconds=share - spent)
+            spent += checkpoint.seconds
+            yield checkpoint
 
 
 class _Trainee:
@@ -125,14 +149,22 @@ class _Trainee:
                 "one training runs in one process: start several trainings instead of `accelerate launch`"
             )
         self.latents = encode_examples(base, job.examples, job.plan, job.cache)
+        self.masks = encode_masks(base, job.examples, job.plan)
         self.texts = Texts(base, job.cache)
-        self.lora = Lora(base.transformer, settings.lora, settings.seed)
+        self.texts.prepare(_captions_ahead(job))
+        self.validate: Callable[[], float] | None = None
+        if settings.validation:
+            self.validate = validation_loss(
+                base, job.held_out, job.captions, job.mix, levels=settings.validation, cache=job.cache
+            )
+        self.lora = Lora(base.transformer, settings.lora, settings.seed, base.device)
         self.weights = list(self.lora.parameters.values())
         self.optimizer = self.accelerator.prepare_optimizer(
-            _adamw(self.weights, settings.optimizer), device_placement=False
+            OPTIMIZERS[settings.optimizer.name](self.weights, settings.optimizer), device_placement=False
         )
+        self.average = {n: w.detach().clone() for n, w in self.lora.parameters.items()} if settings.ema else None
         self.step = self.images_seen = 0
-        self.schedule = job.plan.steps(2**62)  # endless: no random choice knows the budget
+        self.schedule = job.plan.steps(math.inf)  # endless: no random choice knows the budget
 
     def resume(self, at_most: int) -> None:
         """Go to the newest state in the folder, if there is one."""
@@ -141,38 +173,63 @@ class _Trainee:
             return
         self.step, state = found
         self.lora.load(state)
-        for name, weight in self.lora.parameters.items():
-            self.optimizer.state[weight] = {
-                "step": torch.tensor(float(self.step), device=weight.device),
-                "exp_avg": state[f"{name}.exp_avg"].to(weight.device),
-                "exp_avg_sq": state[f"{name}.exp_avg_sq"].to(weight.device),
-            }
-        self.images_seen = sum(_count(batches) for _, batches in islice(self.schedule, self.step))
+        write_memory(self.optimizer.optimizer, self.lora.parameters, state)
+        if self.average is not None:
+            for name, average in self.average.items():
+                average.copy_(state[f"average.{name}"])
+        self.images_seen = sum(images(batches) for _, batches in islice(self.schedule, self.step))
 
     def state(self) -> dict[str, Tensor]:
         """All that `resume` needs."""
-        state = self.lora.state()
-        for name, weight in self.lora.parameters.items():
-            for average in ("exp_avg", "exp_avg_sq"):
-                state[f"{name}.{average}"] = self.optimizer.state[weight][average].cpu()
-        return state
+        averages = {f"average.{name}": tensor.cpu() for name, tensor in (self.average or {}).items()}
+        return self.lora.state() | averages | read_memory(self.optimizer.optimizer, self.lora.parameters)
 
-    def advance(self, end: int) -> Checkpoint:
-        """Train up to and with step `end` and make its checkpoint."""
-        start, losses = time.perf_counter(), []
-        with self.lora.plugged_in(), _memory_saved(self.job):
-            while self.step < end:
-                losses.append(self._train_step(*next(self.schedule)))
+    def advance(self, *, steps: float = math.inf, seconds: float = math.inf) -> Checkpoint:
+        """Train up to and with that step, or for that long, and make a checkpoint; by one step at least."""
+        start = time.perf_counter()
+        losses: list[float] = []
+        validation = None
+        with self.lora.plugged_in(), activations_recomputed(self.job.base.transformer, self.job.settings):
+            while not losses or (self.step < steps and time.perf_counter() - start < seconds):
+                try:
+                    losses.append(self._train_step(*next(self.schedule)))
+                except torch.OutOfMemoryError as error:
+                    raise TrainingError(self._too_large()) from error
+            if self.validate is not None:
+                with self.lora.standing_in(self.average):
+                    validation = self.validate()
+        took, loss = time.perf_counter() - start, sum(losses) / len(losses)
         draft = self.job.folder.draft()
-        self.lora.write(
-            draft, {**self.job.metadata, "ss_steps": str(self.step), "ss_images_seen": str(self.images_seen)}
-        )
-        loss, seconds = sum(losses) / len(losses), time.perf_counter() - start
-        checkpoint = Checkpoint(self.step, self.images_seen, loss, draft, losses, seconds)
-        self.job.folder.write(checkpoint, self.state())
-        made = self.job.folder.read(end)
+        peak = peak_bytes(self.job.base.device)
+        return self._write(Checkpoint(self.step, self.images_seen, loss, draft, losses, took, validation, peak))
+
+    def _write(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Have a checkpoint on disk, the LoRA and what `resume` needs, or leave the disk as it was."""
+        draft = checkpoint.lora
+        try:
+            with self.lora.standing_in(self.average):
+                self.lora.write(draft, self._metadata())
+            self.job.folder.write(checkpoint, self.state())
+        except OSError as error:
+            shutil.rmtree(draft.parent, ignore_errors=True)
+            raise TrainingError(
+                f"the checkpoint at step {self.step} could not be written ({error}); {self._kept()}"
+            ) from error
+        made = self.job.folder.read(self.step)
         assert made is not None
         return made
+
+    def _metadata(self) -> dict[str, str]:
+        return {**self.job.metadata, "ss_steps": str(self.step), "ss_images_seen": str(self.images_seen)}
+
+    def _kept(self) -> str:
+        """What is left of a training that ends here."""
+        steps = self.job.folder.steps()
+        return f"the checkpoint at step {steps[-1]} is kept" if steps else "there is no earlier checkpoint"
+
+    def _too_large(self) -> str:
+        advice = out_of_memory_advice(self.job.base, self.job.settings, self.job.plan)
+        return f"out of memory at step {self.step + 1}: {advice}; {self._kept()}"
 
     def _train_step(self, epoch: int, batches: list[Batch]) -> float:
         """One optimiser step over one or more batches, as if they were one large batch."""
@@ -180,15 +237,18 @@ class _Trainee:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / max(1, settings.warmup_steps))
         generator = torch.Generator().manual_seed(derive_seed("noise", self.job.settings.seed, self.step))
-        count, total = _count(batches), 0.0
+        dropout = torch.Generator().manual_seed(derive_seed("rank_dropout", self.job.settings.seed, self.step))
+        count, total = images(batches), 0.0
         for batch in batches:
+            self.lora.drop_ranks(len(batch.indices), dropout)
             loss = self._loss(batch, epoch, generator).sum() / count
             self.accelerator.backward(loss)
             total += loss.item()
         if not math.isfinite(total):
             raise TrainingError(
                 f"the loss is {total} at step {self.step + 1}: lower `optimizer.learning_rate`"
-                f" ({settings.learning_rate}) or set `optimizer.max_grad_norm` ({settings.max_grad_norm})"
+                f" ({settings.learning_rate}) or set `optimizer.max_grad_norm` ({settings.max_grad_norm});"
+                f" {self._kept()}"
             )
         if settings.max_grad_norm:
             self.accelerator.clip_grad_norm_(self.weights, settings.max_grad_norm)
@@ -196,34 +256,52 @@ class _Trainee:
         self.optimizer.zero_grad()
         self.step += 1
         self.images_seen += count
+        self._average()
         return total
 
+    def _average(self) -> None:
+        """Let the average follow the weights; in the first steps it follows faster."""
+        if self.average is not None:
+            keep = min(self.job.settings.ema, (1 + self.step) / (10 + self.step))
+            for name, average in self.average.items():
+                average.lerp_(self.lora.parameters[name].detach(), 1 - keep)
+
     def _loss(self, batch: Batch, epoch: int, generator: torch.Generator) -> Tensor:
-        """Mean squared error of each picture's velocity, (N,)."""
+        """Loss of each picture's velocity, (N,)."""
         base, settings = self.job.base, self.job.settings
         x = torch.stack([self.latents[batch.side, index] for index in batch.indices])  # (N, C, h, w)
         height, width = x.shape[2:]
         mu = base.mu(height * width // 4)
-        sigma = draw_sigmas(settings.timesteps, len(x), generator, shift=settings.shift, mu=mu).to(base.device)
+        sigma = draw_sigmas(
+            settings.timesteps,
+            len(x),
+            generator,
+            shift=settings.shift,
+            mu=mu,
+            mean=settings.logit_mean,
+            std=settings.logit_std,
+        ).to(base.device)
         n = torch.randn(x.shape, generator=generator).to(base.device)
         noisy, velocity = add_noise(pack(x), pack(n), sigma)
         texts = self.texts([self._caption(index, epoch) for index in batch.indices])
         predicted = base.predict(noisy, sigma, texts, (height, width), guidance=1.0)
-        return (predicted - velocity).square().mean(dim=(1, 2))
+        weight = packed_masks(self.masks, batch.side, batch.indices, x)
+        return picture_losses(settings.loss, predicted - velocity, delta=settings.huber_delta, weight=weight)
 
     def _caption(self, index: int, epoch: int) -> str:
         return caption(self.job.examples[index], self.job.captions, epoch=epoch, seed=self.job.settings.seed)
 
 
-def _adamw(weights: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.AdamW:
-    low, high = settings.betas
-    return torch.optim.AdamW(
-        weights, lr=settings.learning_rate, betas=(low, high), weight_decay=settings.weight_decay, fused=True
+def _captions_ahead(job: _Job) -> list[str]:
+    """The texts that the training will ask for, as far as they can be known: each once, at most 1,024."""
+    length = training_length(job.plan, job.settings.budget)
+    epochs = job.plan.epochs(length[1]) if length else _EPOCHS_AHEAD
+    texts = dict.fromkeys(
+        caption(example, job.captions, epoch=epoch, seed=job.settings.seed)
+        for epoch in range(min(epochs, _EPOCHS_AHEAD))
+        for example in job.examples
     )
-
-
-def _count(batches: Sequence[Batch]) -> int:
-    return sum(len(batch.indices) for batch in batches)
+    return list(texts)[:_TEXTS_AHEAD]
 
 
 def _identity(
@@ -237,9 +315,8 @@ def _identity(
     train = asdict(settings)
     for key in ("budget", "checkpoints"):
         train.pop(key)
-    files = {
-        e.path.name: [blake2b(e.path.read_bytes(), digest_size=8).hexdigest(), e.captions, e.tags] for e in examples
-    }
+    files = {e.path.name: [_digest(e.path), e.captions, e.tags] for e in examples}
+    masks = {e.path.name: _digest(e.mask) for e in examples if e.mask is not None}
     if len(files) < len(examples):
         raise DatasetError("two training pictures have the same file name")
     return {
@@ -249,17 +326,9 @@ def _identity(
         "mix": asdict(mix),
         **train,
         "files": files,
+        "masks": masks,
     }
 
 
-@contextmanager
-def _memory_saved(job: _Job) -> Iterator[None]:
-    """Recompute activations in the backward pass, if the settings ask for it."""
-    if not job.settings.gradient_checkpointing:
-        yield
-        return
-    job.base.transformer.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        job.base.transformer.disable_gradient_checkpointing()
+def _digest(file: Path) -> str:
+    return blake2b(file.read_bytes(), digest_size=8).hexdigest()

@@ -1,7 +1,8 @@
 """The LoRA of a training: which layers, how it starts, how it is plugged in and out, and its file.
 
-peft chooses the layers, makes the weights and names them. They are plugged in only while steps are computed, so that
-whoever is handed a checkpoint finds the base as it was; a training that is dropped half-way leaves nothing behind.
+Names and file are peft's. A plain LoRA is computed by a layer of ours, which is faster; DoRA and LoKr by peft's own
+(`trainer.peft_layers`). Both are plugged in only while steps are computed, so that whoever is handed a checkpoint finds
+the base as it was; a training that is dropped half-way leaves nothing behind.
 """
 
 import json
@@ -12,18 +13,19 @@ from math import sqrt
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig, PeftConfig
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from trainer.cache import write_atomic
+from trainer.peft_layers import inject_layers, peft_config, set_modules
 from trainer.seeds import derive_seed
-from trainer.settings import LoraSettings, Targets
+from trainer.settings import FileDtype, Kind, LoraSettings, Targets
 
-_NAME = "stylesweep"
-_ATTENTION = r"attn\.(to_q|to_k|to_v|to_out\.0)"
-_BOTH_STREAMS = rf"{_ATTENTION}|attn\.(add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2)"
+_ATTENTION = r"attn\.(to_q|to_k|to_v|to_out\.0|to_qkv_mlp_proj|to_out)"  # the last two: FLUX.2's single blocks
+_BOTH_STREAMS = (
+    rf"{_ATTENTION}|attn\.(add_[qkv]_proj|to_add_out)|ff(_context)?\.(net\.(0\.proj|2)|linear_in|linear_out)"
+)
 _BLOCK = r"(single_)?transformer_blocks\.\d+\.({})"
 TARGETS = {
     Targets.attention: _ATTENTION,
@@ -55,63 +57,90 @@ class LoraLinear(nn.Module):
         self.down = down  # (rank, in)
         self.up = up  # (out, rank)
         self.scale = scale
+        self.kept: Tensor | None = None  # (N, rank): what rank dropout leaves of each picture's inner channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
         rows = x.reshape(-1, x.shape[-1])
         inner = rows @ self.down.to(x.dtype).T
+        if self.kept is not None:
+            inner = (inner.view(len(x), -1, inner.shape[-1]) * self.kept[:, None].to(x.dtype)).view(inner.shape)
         result = self.base(rows).addmm_(inner, self.up.to(x.dtype).T, alpha=self.scale)
         return result.view(*x.shape[:-1], -1)
 
 
 @contextmanager
-def plugged_in(transformer: nn.Module, layers: Mapping[str, LoraLinear]) -> Iterator[None]:
+def plugged_in(transformer: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
     """Have LoRA layers stand in for the linear layers they are made of."""
-    _set_modules(transformer, layers)
+    bases = {name: transformer.get_submodule(name) for name in layers}
+    set_modules(transformer, layers)
     try:
         yield
     finally:
-        _set_modules(transformer, {name: layer.base for name, layer in layers.items()})
+        set_modules(transformer, bases)
 
 
 class Lora:
     """A trainable LoRA for a frozen transformer; weights in float32 whatever the base's dtype."""
 
-    def __init__(self, transformer: nn.Module, settings: LoraSettings, seed: int) -> None:
+    def __init__(
+        self, transformer: nn.Module, settings: LoraSettings, seed: int, device: torch.device | None = None
+    ) -> None:
         self._transformer = transformer
-        self.config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.rank if settings.alpha is None else settings.alpha,
-            target_modules=target_layers(transformer, settings.targets),
-        )
-        with torch.random.fork_rng():  # peft draws first weights from the global generator; they are replaced below
-            inject_adapter_in_model(self.config, transformer, adapter_name=_NAME)
-        injected = {n: m for n, m in transformer.named_modules() if isinstance(m, LoraLayer)}
-        transformer.__dict__.pop("peft_config", None)
+        self._settings = settings
+        names = set(target_layers(transformer, settings.targets))
+        linears = {
+            name: module
+            for name, module in transformer.named_modules()
+            if name in names and isinstance(module, nn.Linear)
+        }
+        self.config: PeftConfig = peft_config(settings, sorted(linears))
         self.parameters: dict[str, nn.Parameter] = {}
-        self._layers = {}
-        for name, layer in injected.items():
-            down, up = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
+        self._layers: Mapping[str, nn.Module]
+        if settings.kind == Kind.lora:
+            self._layers = self._plain_layers(linears, device)
+            self._start(seed)
+        else:
+            self._layers, self.parameters = inject_layers(transformer, self.config, linears, seed, device)
+
+    def _plain_layers(self, linears: Mapping[str, nn.Linear], device: torch.device | None) -> dict[str, nn.Module]:
+        assert isinstance(self.config, LoraConfig)
+        rank = self.config.r
+        layers: dict[str, nn.Module] = {}
+        for name, linear in linears.items():
+            where = device or next(linear.parameters()).device
+            down = nn.Parameter(torch.zeros(rank, linear.in_features, device=where))
+            up = nn.Parameter(torch.zeros(linear.out_features, rank, device=where))
             self.parameters |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
-            self._layers[name] = LoraLinear(layer.get_base_layer(), down, up, layer.scaling[_NAME])
-        _set_modules(transformer, {name: layer.base for name, layer in self._layers.items()})
-        self._start(seed)
+            layers[name] = LoraLinear(linear, down, up, self.config.lora_alpha / rank)
+        return layers
 
     def _start(self, seed: int) -> None:
         """A from U(-1/sqrt(in), 1/sqrt(in)), as nn.Linear starts; B zero, so that the first step is the base's."""
         for name, weight in self.parameters.items():
-            weight.data = torch.zeros_like(weight.data, dtype=torch.float32)
-            weight.requires_grad_(True)
             if ".lora_A." in name:
                 generator = torch.Generator().manual_seed(derive_seed("lora", seed, name))
                 bound = 1 / sqrt(weight.shape[1])
                 weight.data.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
 
+    def drop_ranks(self, pictures: int, generator: Generator) -> None:
+        """Draw which inner channels each of the next batch's pictures goes without; the others grow to make up."""
+        rate = self._settings.rank_dropout
+        if rate:
+            for layer in self._layers.values():
+                assert isinstance(layer, LoraLinear)
+                kept = torch.rand(pictures, layer.down.shape[0], generator=generator) >= rate
+                layer.kept = (kept / (1 - rate)).to(layer.down.device)
+
     @contextmanager
     def plugged_in(self) -> Iterator[None]:
         """Have the LoRA act in the transformer."""
         with plugged_in(self._transformer, self._layers):
-            yield
+            try:
+                yield
+            finally:
+                for layer in self._layers.values():
+                    layer.kept = None  # type: ignore[assignment]
 
     def state(self) -> dict[str, Tensor]:
         """The weights by name, on the CPU."""
@@ -122,11 +151,32 @@ class Lora:
         for name, weight in self.parameters.items():
             weight.data.copy_(state[name])
 
+    @contextmanager
+    def standing_in(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+        """Have other weights, such as their average, in place of the trained ones; None: the trained ones."""
+        if weights is None:
+            yield
+            return
+        trained = self.state()
+        self.load(weights)
+        try:
+            yield
+        finally:
+            self.load(trained)
+
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Write the PEFT layout that `FluxPipeline.load_lora_weights` reads, with what restores alpha there."""
         config = {key: sorted(v) if isinstance(v, set) else v for key, v in self.config.to_dict().items()}
         config = {f"transformer.{key}": value for key, value in config.items()}
-        write_peft(path, {f"transformer.{name}": t for name, t in self.state().items()}, config, metadata)
+        dtype = file_dtype(self._settings.file_dtype)
+        write_peft(path, {f"transformer.{name}": t.to(dtype) for name, t in self.state().items()}, config, metadata)
+
+
+def file_dtype(dtype: FileDtype) -> torch.dtype:
+    """torch's name for it."""
+    return {FileDtype.float32: torch.float32, FileDtype.bfloat16: torch.bfloat16, FileDtype.float16: torch.float16}[
+        dtype
+    ]
 
 
 def write_peft(
@@ -135,9 +185,3 @@ def write_peft(
     """Write a LoRA file in diffusers' layout, at once or not at all."""
     packed = {"format": "pt", "lora_adapter_metadata": json.dumps(config, sort_keys=True), **metadata}
     write_atomic(path, save(dict(weights), metadata=packed))
-
-
-def _set_modules(root: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    for name, module in modules.items():
-        parent, _, child = name.rpartition(".")
-        setattr(root.get_submodule(parent), child, module)

@@ -17,11 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from trainer.base import load_base
+from trainer.budget import checkpoint_steps
 from trainer.cache import TensorCache
 from trainer.checkpoints import Checkpoint, ResumeError, TrainingFolder
 from trainer.examples import DatasetError, Example, read_examples
 from trainer.flux import FluxBase
-from trainer.loop import TrainingError, _Job, _Trainee, checkpoint_steps, train
+from trainer.loop import TrainingError, _Job, _Trainee, train
 from trainer.plan import Batch, make_plan
 from trainer.seeds import derive_seed
 from trainer.settings import (
@@ -252,7 +253,7 @@ def test_checkpoint_steps_are_the_first_past_each_share(examples: list[Example])
     plan = make_plan(examples, MixSettings({512: 1}, batch_size=4), scale=0.125, step=8, seed=0)
     for images in (1, 3, 10, 50):
         for count in (1, 2, 5):
-            ends = checkpoint_steps(plan, images, count)
+            ends = checkpoint_steps(plan, BudgetSettings(images), count)
             assert ends == sorted(set(ends)) and 1 <= len(ends) <= count
             assert ends[-1] == len(list(plan.steps(images)))
 
