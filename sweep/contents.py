@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metrics.settings import ScoreSettings
 from sweep.schema import Config
-from trainer.base import component_ids, find_base
+from trainer.base import base_ids
 
 
 def content_id(place: str | Path) -> str:
@@ -35,7 +35,7 @@ def contents(configs: Mapping[str, Config]) -> dict[str, str]:
     for config in configs.values():
         base = config.base.path
         if f"base.path {base}: transformer" not in found:
-            found |= {f"base.path {base}: {part}": hashed for part, hashed in component_ids(find_base(base)).items()}
+            found |= {f"base.path {base}: {part}": hashed for part, hashed in base_ids(config.base).items()}
         folders = {"data.path": config.data.path, "data.references": config.data.references}
         for key, place in {**folders, "eval.others": config.eval.others, **judge_files(config.score)}.items():
             name = f"content of {key} {place}"

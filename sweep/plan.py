@@ -1,32 +1,34 @@
 """`python -m sweep.plan`: what a training would be, before it costs anything.
 
-Pictures, buckets, what is cropped away at every side, steps per epoch and in all. Same overrides as `python -m sweep`.
+Pictures, captions, buckets, what is cropped away at every side, steps per epoch and in all, what it would cost in
+arithmetic, time and memory, and what to look at first. Same overrides as `python -m sweep`.
 """
 
 from collections.abc import Mapping
 
 from sweep.__main__ import Place, start
 from sweep.errors import InputError
-from sweep.progress import StepProgress
+from sweep.plan_tree import plan_tree
 from sweep.schema import Config
 
 
 def print_plan(config: Config, place: Place) -> None:
-    """Prints the plan of the composed configuration."""
+    """Prints the plan of the composed configuration as a tree."""
+    from rich.console import Console
+
     from trainer.base import find_base, step_px
+    from trainer.estimate import read_shape
     from trainer.examples import read_examples
     from trainer.plan import make_plan
 
-    examples = read_examples(config.data.path, limit=config.data.limit, subset_seed=config.data.subset_seed)
-    step = step_px(find_base(config.base.path))
+    data, base = config.data, config.base
+    examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed, masks=data.masks)
+    folder = find_base(base)
     try:
-        plan = make_plan(examples, config.mix, scale=config.base.scale, step=step, seed=config.train.seed)
+        plan = make_plan(examples, config.mix, scale=base.scale, step=step_px(folder), seed=config.train.seed)
     except ValueError as fault:
         raise InputError(str(fault)) from fault
-    steps = StepProgress()
-    seen = config.train.budget.images_seen
-    steps.say(str(plan))
-    steps.say(f"{seen} pictures are seen in all: {seen / plan.images_per_epoch:.1f} epochs")
+    Console(highlight=False, markup=False).print(plan_tree(config, examples, plan, read_shape(folder)))
 
 
 def check_pictures(configs: Mapping[str, Config]) -> None:

@@ -15,8 +15,9 @@ from sweep.study import study_folder
 from trainer.base import BaseError, find_base, step_px
 from trainer.captions import check_captions
 from trainer.examples import DatasetError, Example, read_examples
+from trainer.extras import missing_extras
 from trainer.plan import make_plan
-from trainer.settings import CaptionSettings, Group
+from trainer.settings import BaseSettings, CaptionSettings, Group
 
 GB = 1e9
 # What a check depends on, its name first; and the faults it finds when it is run.
@@ -56,7 +57,8 @@ def _raise_all(checks: Iterable[Check]) -> None:
 def _checks(config: Config) -> Iterator[Check]:
     """Every check with what it depends on, so that no folder is read twice."""
     data = config.data
-    yield ("base", config.base.path), _base(config.base.path)
+    yield ("base", config.base.path, config.base.parts), _base(config.base)
+    yield ("needs", config.base, config.train.optimizer.name), _needs(config)
     yield ("data", data, config.captions), _data(config, config.captions)
     yield ("references", data.references), _references(data.references, config.score)
     yield ("others", config.eval.others), _others(config.eval.others)
@@ -66,16 +68,25 @@ def _checks(config: Config) -> Iterator[Check]:
     yield ("disk", config.study), _disk(study_folder(config.study), config.study.min_free_gb)
 
 
-def _base(path: str) -> Iterator[str]:
+def _base(base: BaseSettings) -> Iterator[str]:
     try:
-        find_base(path)
+        find_base(base)
     except BaseError as fault:
         yield str(fault)
 
 
+def _needs(config: Config) -> Iterator[str]:
+    yield from missing_extras(config.base, config.train.optimizer)
+    if config.base.group_offload and not config.train.gradient_checkpointing:
+        yield (
+            "`base.group_offload` saves nothing without `train.gradient_checkpointing=true`: the backward pass would"
+            " keep every block's weights"
+        )
+
+
 def _data(config: Config, captions: CaptionSettings) -> Iterator[str]:
     try:
-        examples = _read("data.path", config.data.path, config.data.limit, config.data.subset_seed)
+        examples = _read("data.path", config.data.path, config.data.limit, config.data.subset_seed, config.data.masks)
         check_captions(examples, captions)
     except DatasetError as fault:
         yield str(fault)
@@ -85,7 +96,7 @@ def _plan(config: Config) -> Iterator[str]:
     """What keeps pictures and sides from becoming batches; what is wrong with either alone is told elsewhere."""
     data = config.data
     try:
-        step = step_px(find_base(config.base.path))
+        step = step_px(find_base(config.base))
         examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed)
     except (BaseError, DatasetError):
         return
@@ -116,11 +127,11 @@ def _others(path: str) -> Iterator[str]:
             yield str(fault)
 
 
-def _read(key: str, path: str, limit: int | None = None, subset_seed: int = 0) -> list[Example]:
+def _read(key: str, path: str, limit: int | None = None, subset_seed: int = 0, masks: str = "") -> list[Example]:
     if not path.strip():
         raise DatasetError(f"`{key}` must name a folder of pictures, it is empty")
     try:
-        return read_examples(path, limit=limit, subset_seed=subset_seed)
+        return read_examples(path, limit=limit, subset_seed=subset_seed, masks=masks)
     except DatasetError as fault:
         raise DatasetError(f"`{key}`: {fault}") from fault
 
@@ -139,7 +150,7 @@ def _prompts(config: Config) -> Iterator[str]:
             " composition is read between them"
         )
     try:
-        step = step_px(find_base(config.base.path))
+        step = step_px(find_base(config.base))
     except BaseError:
         return  # told elsewhere
     for width, height in sorted({(prompt.width, prompt.height) for prompt in config.eval.prompts}):

@@ -7,7 +7,7 @@ checkpoint; one whose outcome is on disk is not computed again.
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sweep.contact_sheet import contact_sheet, save_once, save_pictures
 from sweep.contents import content_id, judge_files
 from sweep.outcome import BASE_IMAGES, SHEET, Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
+from sweep.plan_tree import plan_warnings
 from sweep.progress import StepProgress
 from sweep.record import record
 from sweep.schema import Config
@@ -24,7 +25,8 @@ from sweep.settings import Checkpoints
 from sweep.study import study_folder
 from sweep.tracking import track
 from sweep.warm import is_cold, warm_base, warm_judge
-from trainer.examples import Example, read_examples
+from trainer.budget import training_length
+from trainer.examples import ALPHA, Example, read_examples
 from trainer.plan import Plan, make_plan
 from trainer.rewriting import subject_noun
 from trainer.settings import MixSettings
@@ -32,7 +34,7 @@ from trainer.settings import MixSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from metrics.suite import Judge, Scores
+    from metrics.suite import Judge
     from trainer.checkpoints import Checkpoint
     from trainer.flux import FluxBase
 
@@ -118,7 +120,7 @@ def run_trial(
         steps("already scored", 1, 1, "its outcome.json is read")
     record(outcome, config, folder)
     if number is None:
-        _print_outcome(outcome, folder, steps)
+        print_outcome(outcome, folder, steps)
     return outcome
 
 
@@ -127,6 +129,7 @@ def identify(config: Config, base_id: str) -> str:
     plain = plain_config(config)
     parts = [json.dumps({key: value for key, value in plain.items() if key not in NO_PART}, sort_keys=True), base_id]
     places = [config.data.path, config.data.references, config.eval.others, *judge_files(config.score).values()]
+    places += [config.data.masks] if config.data.masks not in ("", ALPHA) else []
     parts += [content_id(place) for place in places if place]
     return blake2b("\x1f".join([*parts, json.dumps(versions())]).encode(), digest_size=16).hexdigest()
 
@@ -137,7 +140,8 @@ def prepare(config: Config, base: "FluxBase", clock: Clock) -> Bench:
 
     cache = Path(config.study.folder).absolute() / "cache"  # addressed by content, so all studies share it
     with clock.time("start_up"):
-        examples = read_examples(config.data.path, limit=config.data.limit, subset_seed=config.data.subset_seed)
+        data = config.data
+        examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed, masks=data.masks)
         everything = read_examples(config.data.path)  # the judge is the study's, whatever part a trial trains on
         judge = warm_judge(
             config.score,
@@ -157,11 +161,16 @@ def _nouns(examples: Sequence[Example]) -> list[str]:
 
 
 def _compute(run: Run, identity: str) -> Outcome:
-    config = run.config
     plan = _plan(run)
+    return _outcome(run, _scored(run.config.eval.checkpoints, _trained(run)), identity, str(plan))
+
+
+def _outcome(run: Run, loras: "Iterable[Checkpoint | GivenLora]", identity: str, plan: str) -> Outcome:
+    """Every LoRA at every strength, and everything that is told about them."""
+    config = run.config
     candidates: list[Candidate] = []
     pictures: list[list[Tensor]] = []
-    for checkpoint in _scored(config.eval.checkpoints, _trained(run)):
+    for checkpoint in loras:
         for strength in config.eval.strengths:
             candidate, drawn = _candidate(run, checkpoint, strength)
             candidates.append(candidate)
@@ -176,7 +185,7 @@ def _compute(run: Run, identity: str) -> Outcome:
         timings={part: round(seconds, 3) for part, seconds in run.clock.seconds.items()},
         captions=config.captions.strategy.value,
         mix=mix_text(config.mix),
-        plan=str(plan),
+        plan=plan,
         config=plain_config(config),
         overrides=[],
         versions=versions(),
@@ -199,14 +208,18 @@ def _sheet(run: Run, candidates: Sequence[Candidate], pictures: "Sequence[list[T
 
 
 def _plan(run: Run) -> Plan:
-    base = run.bench.base
-    plan = make_plan(
-        run.bench.examples, run.config.mix, scale=base.scale, step=base.step_px, seed=run.config.train.seed
-    )
+    plan = _made_plan(run)
     (run.folder / "plan.txt").write_text(f"{plan}\n", encoding="utf-8")
-    for warning in plan.warnings:
+    for warning in plan_warnings(run.config, run.bench.examples, plan):
         run.steps.say(f"warning: {warning}")
     return plan
+
+
+def _made_plan(run: Run) -> Plan:
+    base = run.bench.base
+    return make_plan(
+        run.bench.examples, run.config.mix, scale=base.scale, step=base.step_px, seed=run.config.train.seed
+    )
 
 
 def _trained(run: Run) -> "Iterator[Checkpoint]":
@@ -214,7 +227,8 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
     from trainer.loop import train
 
     config = run.config
-    budget = config.train.budget.images_seen
+    length = training_length(_made_plan(run), config.train.budget)
+    budget = length[1] if length else 0
     run.steps("train", 0, budget, "pictures seen")
     training = train(
         base=run.bench.base,
@@ -224,6 +238,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         settings=config.train,
         folder=run.training,
         cache=run.bench.cache,
+        held_out=read_examples(config.data.references) if config.train.validation else (),
     )
     while True:
         began = time.perf_counter()
@@ -235,8 +250,8 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         run.clock.seconds["train"] += trained
         run.clock.seconds["encode"] += took - trained
         run.losses.extend(checkpoint.losses)
-        seen = min(checkpoint.images_seen, budget)
-        run.steps("train", seen, budget, f"pictures seen, step {checkpoint.step}, loss {checkpoint.loss:.4f}")
+        seen = min(checkpoint.images_seen, budget) if budget else checkpoint.images_seen
+        run.steps("train", seen, budget or seen, f"pictures seen, step {checkpoint.step}, loss {checkpoint.loss:.4f}")
         yield checkpoint
 
 
@@ -250,7 +265,7 @@ def _scored(which: Checkpoints, checkpoints: "Iterator[Checkpoint]") -> "Iterato
         yield last
 
 
-def _candidate(run: Run, checkpoint: "Checkpoint", strength: float) -> "tuple[Candidate, list[Tensor]]":
+def _candidate(run: Run, checkpoint: "Checkpoint | GivenLora", strength: float) -> "tuple[Candidate, list[Tensor]]":
     from trainer.sample import sample
 
     config, prompts = run.config, run.config.eval.prompts
@@ -267,29 +282,53 @@ def _candidate(run: Run, checkpoint: "Checkpoint", strength: float) -> "tuple[Ca
         step=checkpoint.step,
         images_seen=checkpoint.images_seen,
         strength=strength,
-        lora=str(checkpoint.lora.relative_to(run.folder)),
+        lora=str(
+            checkpoint.lora.relative_to(run.folder) if checkpoint.lora.is_relative_to(run.folder) else checkpoint.lora
+        ),
         style=float(scores.style),
         composition=float(scores.composition),
         constraints={name: float(value) for name, value in scores.constraints.items()},
         intervals=dict(scores.intervals),
         per_image=dict(scores.per_image),
-        diagnostics=dict(scores.diagnostics),
+        diagnostics={**scores.diagnostics, **_training_diagnostics(checkpoint)},
     )
     return candidate, drawn
 
 
-def score_lora(config: Config, lora: Path, out: Path) -> "Iterator[tuple[float, Scores, Path]]":
-    """Samples and scores a LoRA file at every strength; yields strength, scores and the contact sheet's file."""
-    from trainer.sample import sample
+def _training_diagnostics(checkpoint: "Checkpoint | GivenLora") -> dict[str, float]:
+    """What the training measured of itself, where it did."""
+    if isinstance(checkpoint, GivenLora):
+        return {}
+    found = {"validation_loss": checkpoint.validation, "peak_gb": checkpoint.peak_bytes / 1e9 or None}
+    return {name: value for name, value in found.items() if value is not None}
 
-    bench = prepare(config, warm_base(config.base), Clock())
-    for strength in config.eval.strengths:
-        drawn = sample(bench.base, config.eval.prompts, config.sample, lora=lora, strength=strength)
-        scores = bench.judge.score(drawn, bench.base_images, config.eval.prompts)
-        sheet = out / f"{lora.stem}_at_{strength:g}.png"
-        rows = [("base, no LoRA", bench.base_images), (f"LoRA at {strength:g}", drawn)]
-        contact_sheet([prompt.text for prompt in config.eval.prompts], rows, lora.name).save(sheet)
-        yield strength, scores, sheet
+
+@dataclass(frozen=True)
+class GivenLora:
+    """A LoRA that was trained elsewhere."""
+
+    lora: Path
+    step: int = 0  # not known
+    images_seen: int = 0  # not known
+    validation: float | None = None
+    peak_bytes: int = 0
+
+
+def score_lora(config: Config, lora: Path) -> tuple[Outcome, Path]:
+    """Samples and scores a LoRA file at every strength; returns the outcome and the folder it was written to.
+
+    Caption strategy and mix are the configuration's, which need not be what the file was trained with.
+    """
+    clock, steps = Clock(), StepProgress()
+    with clock.time("start_up"):
+        base = warm_base(config.base)
+    identity = blake2b(f"{identify(config, base.id)} {content_id(lora)}".encode(), digest_size=16).hexdigest()
+    folder = Path(config.study.folder).absolute() / "scored" / f"{lora.stem}-{identity[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(config, prepare(config, base, clock), folder, folder, clock, steps)
+    outcome = _outcome(run, [GivenLora(lora.absolute())], identity, plan="")
+    outcome.write(folder)
+    return outcome, folder
 
 
 def mix_text(mix: MixSettings) -> str:
@@ -303,7 +342,8 @@ def _drop_states(training: Path) -> None:
         state.unlink()
 
 
-def _print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
+def print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
+    """Says what was found and where it lies."""
     best = outcome.best
     for name, value in (("style", best.style), ("composition", best.composition)):
         low, high = best.intervals.get(name, (value, value))

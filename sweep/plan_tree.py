@@ -1,0 +1,162 @@
+"""The plan of a training as a tree a person reads, from the pictures down to the warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sweep.schema import Config
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from trainer.estimate import Shape
+    from trainer.examples import Example
+    from trainer.plan import Plan, SidePlan
+
+_BUCKETS_SHOWN = 6
+_TIGHT = 0.95  # of a card's memory can be used
+
+
+def plan_tree(config: Config, examples: Sequence[Example], plan: Plan, shape: Shape) -> Tree:
+    """The plan from the pictures down to the warnings."""
+    from rich.tree import Tree
+
+    tree = Tree(f"a training on {len(examples)} pictures of {config.data.path}")
+    lengths = _captions(tree, config, examples)
+    _mix(tree, config, plan)
+    _budget(tree, config, plan)
+    _lora(tree, config, shape)
+    _cost(tree, config, plan, shape)
+    _memory(tree, config, plan, shape)
+    warnings = plan_warnings(config, examples, plan, lengths)
+    if warnings:
+        branch = tree.add(f"{len(warnings)} warnings")
+        for warning in warnings:
+            branch.add(warning)
+    return tree
+
+
+def plan_warnings(
+    config: Config, examples: Sequence[Example], plan: Plan, lengths: Mapping[str, int] | None = None
+) -> list[str]:
+    """What a person would want to know before spending a night: pictures, captions, sides and buckets."""
+    from trainer.examples import oddities
+    from trainer.tokens import cut_captions
+
+    if lengths is None:
+        lengths = _lengths(config, examples)
+    return [*oddities(list(examples)), *cut_captions(dict(lengths), config.base.max_text_tokens), *plan.warnings]
+
+
+def _lengths(config: Config, examples: Sequence[Example]) -> dict[str, int]:
+    from trainer.base import find_base
+    from trainer.tokens import caption_lengths, token_counter
+
+    count = token_counter(find_base(config.base))
+    return caption_lengths(examples, config.captions, count) if count else {}
+
+
+def _captions(tree: Tree, config: Config, examples: Sequence[Example]) -> dict[str, int]:
+    lengths = _lengths(config, examples)
+    several = sum(len(example.captions) > 1 for example in examples)
+    text = f"captions {config.captions.strategy.value}"
+    if lengths:
+        text += f": {min(lengths.values())} to {max(lengths.values())} of {config.base.max_text_tokens} tokens"
+    tree.add(f"{text}{f', {several} pictures with several' if several else ''}")
+    return lengths
+
+
+def _mix(tree: Tree, config: Config, plan: Plan) -> None:
+    meaning = "each picture at one random side an epoch" if plan.random_side else "every picture at every side"
+    branch = tree.add(
+        f"mix: {meaning}; an epoch is {plan.images_per_epoch} pictures in {plan.batches_per_epoch} batches,"
+        f" {plan.steps_per_epoch} steps{' of ' + str(plan.accumulation) + ' batches' if plan.accumulation > 1 else ''}"
+    )
+    for side in plan.sides:
+        share = f"odds {side.repeats}" if plan.random_side else f"{side.repeats} times an epoch"
+        node = branch.add(
+            f"side {side.side}: {share}, batches of {side.batch_size}, {len(side.buckets)} buckets,"
+            f" {side.crop_loss:.1%} cut away"
+        )
+        node.add(_sizes(side))
+
+
+def _sizes(side: SidePlan) -> str:
+    sizes = sorted(side.buckets.items(), key=lambda bucket: -len(bucket[1]))
+    shown = ", ".join(f"{b.width}x{b.height}: {len(i)}" for b, i in sizes[:_BUCKETS_SHOWN])
+    return shown + (f", and {len(sizes) - _BUCKETS_SHOWN} more" if len(sizes) > _BUCKETS_SHOWN else "")
+
+
+def _budget(tree: Tree, config: Config, plan: Plan) -> None:
+    from trainer.budget import training_length
+
+    budget = config.train.budget
+    asked = f"{budget.amount:g} {budget.unit.replace('_', ' ')}"
+    length = training_length(plan, budget)
+    if length is None:
+        tree.add(f"budget: {asked}, as many steps as fit")
+        return
+    steps, seen = length
+    tree.add(
+        f"budget: {asked}: {seen} pictures are seen in all in {steps} steps, {seen / plan.images_per_epoch:.1f} epochs,"
+        f" {config.train.checkpoints} checkpoints"
+    )
+
+
+def _lora(tree: Tree, config: Config, shape: Shape) -> None:
+    from trainer.estimate import lora_weights
+
+    lora, train = config.train.lora, config.train
+    alpha = lora.rank if lora.alpha is None else lora.alpha
+    count = lora_weights(shape, train)
+    size = count * (4 if lora.file_dtype == "float32" else 2) / 1e6
+    tree.add(
+        f"{lora.kind.value} of rank {lora.rank}, alpha {alpha:g}, on {lora.targets.value}:"
+        f" {count / 1e6:.1f} M weights, a file of {size:.1f} MB;"
+        f" {train.optimizer.name.value} at {train.optimizer.learning_rate:g}, {train.loss.value},"
+        f" timesteps {train.timesteps.value}"
+    )
+
+
+def _cost(tree: Tree, config: Config, plan: Plan, shape: Shape) -> None:
+    from trainer.budget import training_length
+    from trainer.estimate import DEVICES, REACHED, training_flop
+
+    length = training_length(plan, config.train.budget)
+    if length is None:
+        tree.add(f"cost: {config.train.budget.amount:g} s of training")
+        return
+    flop = training_flop(shape, plan, config.base, config.train, length[1])
+    branch = tree.add(
+        f"cost: {flop / 1e15:.3g} PFLOP to train, {plan.tokens_per_image:.0f} tokens per picture and"
+        f" {config.base.max_text_tokens} of text; at {REACHED:.0%} of a device's peak"
+    )
+    times = {name: flop / (peak * 1e12 * REACHED) for name, peak in DEVICES.items()}
+    branch.add(", ".join(f"{name} {_duration(seconds)}" for name, seconds in times.items()))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _memory(tree: Tree, config: Config, plan: Plan, shape: Shape) -> None:
+    from trainer.estimate import memory
+
+    base, train = config.base, config.train
+    found = memory(shape, plan, base, train)
+    recomputed = f"{train.checkpointed_share:.0%} of the blocks recomputed" if train.gradient_checkpointing else ""
+    chosen = [
+        f"{base.dtype.value} weights" if base.quantize == "none" else f"{base.quantize.value} weights",
+        recomputed or "nothing recomputed",
+        "one part on the device at a time" if base.offload else "all parts on the device",
+        *(["blocks streamed"] if base.group_offload else []),
+    ]
+    branch = tree.add(f"memory on a GPU, estimated: {found.peak:.2g} GB at most; {', '.join(chosen)}")
+    parts = ", ".join(f"{name} {size:.2g}" for name, size in found.parts.items() if size)
+    branch.add(f"training {found.training:.2g} GB: {parts}")
+    branch.add(f"encoding texts and pictures {found.encoding:.2g} GB")
+    fits = [f"{size} GB" for size in (12, 16, 24, 48, 80) if found.peak < _TIGHT * size]
+    branch.add(f"fits a card of {fits[0]}" if fits else "fits no card of 80 GB: see memory=12gb, 16gb, 24gb")
