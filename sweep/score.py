@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweep.__main__ import WRONG_INPUT, Place, start
+from sweep.outcome import FILE
 from sweep.progress import StepProgress, shown
 from sweep.schema import Config
 from sweep.typed import python
@@ -25,16 +26,17 @@ def main(arguments: list[str]) -> None:
     sys.argv[1:] = [argument for argument in arguments if argument not in files]
 
     def score_file(config: Config, place: Place) -> None:
-        from sweep.trial import score_lora
+        from sweep.trial import print_outcome, score_lora
 
         steps = StepProgress()
-        out = Path(config.study.folder).absolute() / "scored"
-        out.mkdir(parents=True, exist_ok=True)
-        for strength, scores, sheet in score_lora(config, Path(files[0]), out):
-            steps.say(f"strength {strength:g}: style {scores.style:.3f}, composition {scores.composition:.3f}")
-            broken = [name for name, value in scores.constraints.items() if value > 0]
-            steps.say(f"  feasible: {'no: ' + ', '.join(broken) if broken else 'yes'}")
-            steps.say(f"  pictures: {shown(sheet)}")
+        outcome, folder = score_lora(config, Path(files[0]))
+        for candidate in outcome.candidates:
+            broken = [name for name, value in candidate.constraints.items() if value > 0]
+            feasible = f"no: {', '.join(broken)}" if broken else "yes"
+            found = f"style {candidate.style:.3f}, composition {candidate.composition:.3f}"
+            steps.say(f"strength {candidate.strength:g}: {found}, feasible: {feasible}")
+        print_outcome(outcome, folder, steps)
+        steps.say(f"every value  {shown(folder / FILE)}")
 
     start(score_file, check=check, keeps_folder=False)
 
