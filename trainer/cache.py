@@ -5,16 +5,16 @@ by file name silently train on yesterday's captions.) Any number of processes ma
 rename, and two that make the same tensor make the same file.
 """
 
-import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from trainer.files import write_atomic
 
 
 def content_key(*parts: str | int | float | Tensor) -> str:
@@ -28,28 +28,6 @@ def content_key(*parts: str | int | float | Tensor) -> str:
             digest.update(repr(part).encode())
         digest.update(b"\x1f")
     return digest.hexdigest()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file that either is there whole or not at all, even when the process is killed.
-
-    Raises:
-        OSError: as the system reports it, naming the file (a full disk among others).
-    """
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
-            part = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
 
 
 class TensorCache:
