@@ -18,6 +18,7 @@ class Answer:
     question: str
     text: str
     detail: str = ""  # a second sentence: what the answer rests on
+    code: str = ""  # a command to type
 
 
 def answers(found: Findings) -> list[Answer]:
@@ -197,15 +198,15 @@ def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _get(found: Findings) -> tuple[str, str]:
+def _get(found: Findings) -> tuple[str, str, str]:
     top = found.best
     if top is None or not top.trial.user_attrs.get("lora"):
-        return "There is no LoRA to take yet.", ""
+        return "There is no LoRA to take yet.", "", ""
     file = found.folder / str(top.trial.user_attrs["lora"])
     if not file.is_file():
-        return f"Its file is gone; train it again: {command(top)}", ""
+        return "Its file is gone. To train it again:", "", command(top)
     place = typed(file) if file.is_relative_to(Path.cwd()) else f"{found.name}/{top.trial.user_attrs['lora']}"
-    return f"It is {place}, for diffusers and ComfyUI.", f"To train it again: {command(top)}"
+    return f"It is {place}, for diffusers and ComfyUI.", "To train it again:", command(top)
 
 
 def command(entry: Entry) -> str:
@@ -216,3 +217,21 @@ def command(entry: Entry) -> str:
     ]
     words = kept or [f"{key}={value}" for key, value in entry.trial.params.items()]
     return f"{python()} -m sweep {shlex.join(words)}".rstrip()
+
+
+def against(entry: Entry) -> str:
+    """How a trial stands to the best, in words; for one that broke a constraint, by how much."""
+    if not entry.scored:
+        return entry.verdict
+    if not entry.feasible:
+        broken = [f"{name} ({signed(value)})" for name, value in entry.trial.constraints.items() if value > 0]
+        return f"broke {', '.join(broken)}"
+    said = {
+        "best": "the best",
+        "tie": "tie with the best",
+        "trade-off": "ahead in one objective, behind in the other",
+        "behind": "behind the best",
+        "not compared": "not compared",
+    }[entry.relation]
+    clear = [f"{difference_in_words(d)} in {name}" for name, d in entry.behind.items() if not d.tie]
+    return f"{said}: {', '.join(clear)}" if clear else said

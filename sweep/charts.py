@@ -130,6 +130,13 @@ def effects_figure(effects: Sequence[Effect], outcome: str, wide: Sequence[float
     return figure
 
 
+def effects_range(found: Findings) -> tuple[float, float]:
+    """One axis for all effects, so that they can be compared by eye."""
+    bounds = [bound for list_ in found.effects.values() for e in list_ for bound in (e.low, e.high)]
+    reach = 1.05 * max(map(abs, bounds), default=1.0)
+    return -reach, reach
+
+
 def factor_in_words(factor: str, level: str) -> str:
     """A level as short as it is clear: captions edited, 512 px × 3, rank 16."""
     parts = factor.split(".")

@@ -7,6 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
+
 from sweep.errors import InputError
 from sweep.record import artifact_store
 from sweep.study import DATABASE, storage
@@ -25,6 +28,18 @@ def newest_study(folder: Path) -> Path:
     return databases[-1].parent
 
 
+def _refresh(folder: Path) -> None:
+    """Brings notes and charts up to date; a study that cannot be written to is shown as it is."""
+    from sweep.findings import find
+    from sweep.notes import write_notes
+    from sweep.study import load_study
+
+    try:
+        write_notes(find(load_study(folder), folder))
+    except (OperationalError, StorageInternalError) as fault:
+        print(f"warning: the notes are not up to date: {fault}", file=sys.stderr)
+
+
 def main(arguments: list[str]) -> None:
     """Serves until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m sweep.dashboard", description=__doc__.split("\n\n")[0])
@@ -39,6 +54,7 @@ def main(arguments: list[str]) -> None:
     except InputError as fault:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
+    _refresh(folder)
     print(f"study {folder.name} at http://{given.host}:{given.port}/dashboard   (Ctrl-C ends it)", flush=True)
     from optuna_dashboard import run_server
 

@@ -15,6 +15,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from scipy import stats
 
@@ -108,8 +109,9 @@ def _text(value: object) -> str:
 
 
 def importances(study: optuna.Study, index: int) -> dict[str, float]:
-    """Each parameter's share in the variance of an objective (PED-ANOVA, Optuna's default), largest first.
+    """How much each parameter decides whether a trial is among the best tenth (PED-ANOVA, Optuna's default).
 
+    Shares of 1, largest first.
     Empty where it cannot be said: fewer than four scored trials, or values that are all alike.
     """
     scored = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
@@ -119,7 +121,9 @@ def importances(study: optuna.Study, index: int) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             warnings.simplefilter("ignore", UserWarning)
-            found = optuna.importance.get_param_importances(study, target=lambda trial: trial.values[index])
+            # Given a target, PED-ANOVA takes lower for better.
+            sign = -1 if study.directions[index] == StudyDirection.MAXIMIZE else 1
+            found = optuna.importance.get_param_importances(study, target=lambda trial: sign * trial.values[index])
     except (RuntimeError, ValueError):  # no parameter common to all trials, or none that varied
         return {}
     return {key: value for key, value in found.items() if math.isfinite(value)}

@@ -4,10 +4,15 @@ All of it before the sweeper tells the values, after which Optuna takes nothing 
 process was killed between two of these is run again.
 """
 
+import json
+import mimetypes
+from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
+from uuid import UUID
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.trial import Trial
 
 from sweep.outcome import Outcome
@@ -15,6 +20,7 @@ from sweep.schema import Config
 from sweep.study import live_trial, load_study, study_folder
 
 ARTIFACTS = "artifacts"
+PLAN, CAPTIONS = "plan.txt", "captions.csv"
 
 
 def artifact_store(folder: Path) -> FileSystemArtifactStore:
@@ -49,10 +55,21 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
     }
     for key, attribute in attributes.items():
         trial.set_user_attr(key, attribute)
-    _upload_sheet(study, trial, place, folder / outcome.sheet)
+    for place_of, file in enumerate((outcome.sheet, PLAN, CAPTIONS)):
+        if (folder / file).is_file():
+            _attach(study, trial, place, folder / file, place_of)
 
 
-def _upload_sheet(study: optuna.Study, trial: Trial, place: Path, sheet: Path) -> None:
-    # The dashboard's gallery takes the n-th artifact of every trial, so a trial has exactly one.
-    if not get_all_artifact_meta(trial, storage=study._storage):
-        upload_artifact(artifact_store=artifact_store(place), file_path=str(sheet), study_or_trial=trial)
+def _attach(study: optuna.Study, trial: Trial, place: Path, file: Path, position: int) -> None:
+    """Uploads a file as the trial's n-th artifact; a second time changes nothing.
+
+    `optuna.artifacts.upload_artifact` draws the id at random, by which SQLite sorts; the dashboard's gallery shows the
+    n-th artifact of every trial side by side, so that it would mix sheets and plans.
+    """
+    digest = blake2b(f"{study.study_name}/{trial.number}/{file.name}".encode(), digest_size=16).hexdigest()
+    name = str(UUID(f"{position}{digest[1:]}"))
+    mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    meta = ArtifactMeta(artifact_id=name, filename=file.name, mimetype=mimetype, encoding=None)
+    with file.open("rb") as content:
+        artifact_store(place).write(name, content)
+    study._storage.set_trial_system_attr(trial._trial_id, f"artifacts:{name}", json.dumps(asdict(meta)))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from sweep.__main__ import Place, start
-from sweep.answers import answers, command, difference_in_words, nothing_yet, signed, state
-from sweep.charts import effects_figure, front_figure, importance_figure
+from sweep.answers import against, answers, command, nothing_yet, signed, state
+from sweep.charts import effects_figure, effects_range, front_figure, importance_figure
 from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
 from sweep.progress import StepProgress, duration, shown
@@ -117,7 +117,7 @@ def _drawn(found: Findings) -> dict[str, Any]:
     entries = compared(found)
     pictures = side_by_side(found, entries, album)
     more = sheets(found, entries, album)
-    figures = [effects_figure(list_, name, _range(found)) for name, list_ in found.effects.items()]
+    figures = [effects_figure(list_, name, effects_range(found)) for name, list_ in found.effects.items()]
     charts = {
         "front": _div(front_figure(found)) if found.of("scored") else "",
         "effects": [(name, _div(figure)) for name, figure in zip(found.effects, figures, strict=True)],
@@ -132,13 +132,6 @@ def _drawn(found: Findings) -> dict[str, Any]:
         "charts": charts,
         "plotly": get_plotlyjs() if charts["front"] else "",
     }
-
-
-def _range(found: Findings) -> tuple[float, float]:
-    """One axis for all effects, so that they can be compared by eye."""
-    bounds = [bound for list_ in found.effects.values() for e in list_ for bound in (e.low, e.high)]
-    reach = 1.05 * max(map(abs, bounds), default=1.0)
-    return -reach, reach
 
 
 def _div(figure: "go.Figure") -> str:
@@ -174,24 +167,6 @@ def _bar(entry: Entry, name: str, index: int, scale: tuple[float, float]) -> Bar
     low, high = bounds or (value, value)
     at, start_, end = (min(100.0, max(0.0, 100 * (v - scale[0]) / (scale[1] - scale[0]))) for v in (value, low, high))
     return Bar(name, f"{value:.3f}", f"{low:.2f} to {high:.2f}" if bounds else "no interval", at, start_, end)
-
-
-def against(entry: Entry) -> str:
-    """How a trial stands to the best, in words; for one that broke a constraint, by how much."""
-    if not entry.scored:
-        return entry.verdict
-    if not entry.feasible:
-        broken = [f"{name} ({signed(value)})" for name, value in entry.trial.constraints.items() if value > 0]
-        return f"broke {', '.join(broken)}"
-    said = {
-        "best": "the best",
-        "tie": "tie with the best",
-        "trade-off": "ahead in one objective, behind in the other",
-        "behind": "behind the best",
-        "not compared": "not compared",
-    }[entry.relation]
-    clear = [f"{difference_in_words(d)} in {name}" for name, d in entry.behind.items() if not d.tie]
-    return f"{said}: {', '.join(clear)}" if clear else said
 
 
 def settings_yaml(entry: Entry) -> str:

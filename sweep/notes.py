@@ -1,0 +1,111 @@
+"""What optuna-dashboard says of a study in words: notes of the trials and the study, charts that know feasibility.
+
+optuna-dashboard 0.21 takes no notice of constraints: its best trials and its own Pareto front count infeasible ones.
+The study's note says so and names the feasible front, and the charts added here draw it.
+"""
+
+import warnings
+
+import optuna
+
+from sweep.answers import against, answers, command, nothing_yet, signed, state, values_in_words
+from sweep.charts import effects_figure, effects_range, front_figure
+from sweep.findings import Entry, Findings
+from sweep.study import live_trial
+from sweep.summary import CANNOT_SAY
+
+LISTED = 10  # trials in the study's note
+
+
+def write_notes(found: Findings) -> None:
+    """Writes every note that has changed, and the charts."""
+    from optuna_dashboard import save_note, save_plotly_graph_object
+    from optuna_dashboard._note import get_note_from_system_attrs  # get_note reads all notes again for each trial
+
+    study = found.study
+    known = study._storage.get_study_system_attrs(study._study_id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for entry in found.entries:
+            body = trial_note(entry, found.names)
+            before = get_note_from_system_attrs(known, entry.trial._trial_id)["body"]
+            if entry.trial.state.is_finished() and before != body:
+                save_note(live_trial(study, entry.trial.number), body)
+        body = study_note(found)
+        if get_note_from_system_attrs(known, None)["body"] != body:
+            save_note(study, body)
+        if found.of("scored"):
+            save_plotly_graph_object(study, front_figure(found), graph_object_id="feasible-front")
+        for name, list_ in found.effects.items():
+            figure = effects_figure(list_, f"Effect on {name}", effects_range(found))
+            save_plotly_graph_object(study, figure, graph_object_id=f"effect-{name.replace(' ', '-')}")
+
+
+def study_note(found: Findings) -> str:
+    """The legend, the six answers and the head of the ranking, in Markdown."""
+    lines = [f"# {found.name}", "", f"{state(found)}."]
+    if found.sandbox:
+        lines += ["", f"> {CANNOT_SAY}"]
+    if nothing_yet(found):
+        lines += ["", nothing_yet(found)]
+    if found.entries:
+        for answer in answers(found):
+            code = f"`{answer.code}`" if answer.code else ""
+            lines += ["", " ".join(filter(None, (f"**{answer.question}**", answer.text, answer.detail, code)))]
+    feasible = found.of("feasible")[:LISTED]
+    if feasible:
+        lines += ["", f"| rank | trial | {' | '.join(found.names)} | what | against the best |"]
+        lines += ["|---" * (4 + len(found.names)) + "|"]
+        lines += [_row(entry) for entry in feasible]
+    return "\n".join([*lines, "", *LEGEND])
+
+
+LEGEND = [
+    "## How to read these pages",
+    "",
+    "- **style**: how much closer to the held-out references than the base's picture; 0 is no change, 1 as close as"
+    " they are to each other. **composition**: how much of the base's layout is kept, 1 is all. Both on prompts that"
+    " have nothing to do with the training pictures.",
+    "- **A trial that broke a constraint does not count**, however good its values; its note says which one. These"
+    " pages' own *best trials* and *Pareto front* do not know that; the chart of feasible trials does.",
+    "- Every trial's artifacts are its contact sheet (first row without a LoRA), its plan and its captions.",
+    "- Brackets are 95 % intervals over the prompts, of one training each.",
+]
+
+
+def _row(entry: Entry) -> str:
+    values = " | ".join(f"{value:.3f}" for value in entry.trial.values)
+    return f"| {entry.rank} | {entry.number} | {values} | {entry.label} | {against(entry)} |"
+
+
+def trial_note(entry: Entry, names: list[str]) -> str:
+    """What was tried, what came of it, and why it counts or does not, in Markdown."""
+    lines = [f"**{entry.label}**"]
+    if not entry.scored:
+        return "\n".join([*lines, "", _why(entry)])
+    lines += ["", f"{values_in_words(entry, names)}. Feasible: {entry.verdict}."]
+    constraints = entry.trial.constraints
+    if constraints:
+        lines += ["", "| constraint | value | |", "|---|---|---|"]
+        lines += [f"| {name} | {signed(v, 3)} | {'broken' if v > 0 else 'kept'} |" for name, v in constraints.items()]
+    if entry.outcome is not None:
+        lines += ["", *_candidates(entry), "", f"Again: `{command(entry)}`"]
+    return "\n".join(lines)
+
+
+def _why(entry: Entry) -> str:
+    reason = entry.verdict
+    return f"No values: {reason}." if not reason.endswith(".") else f"No values: {reason}"
+
+
+def _candidates(entry: Entry) -> list[str]:
+    """Every checkpoint at every strength; the trial stands for the one in bold."""
+    assert entry.outcome is not None
+    lines = ["| step | pictures seen | strength | style | composition | feasible |", "|---|---|---|---|---|---|"]
+    for index, candidate in enumerate(entry.outcome.candidates):
+        mark = "**" if index == entry.outcome.chosen else ""
+        lines.append(
+            f"| {candidate.step} | {candidate.images_seen} | {candidate.strength:g} | {mark}{candidate.style:.3f}{mark}"
+            f" | {mark}{candidate.composition:.3f}{mark} | {'yes' if candidate.feasible else 'no'} |"
+        )
+    return lines
