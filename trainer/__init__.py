@@ -22,7 +22,6 @@ _HOME = {
     "TrainingError": "trainer.loop",
     "base_images": "trainer.sample",
     "caption": "trainer.captions",
-    "caption_sheet": "trainer.captions",
     "load_base": "trainer.base",
     "make_plan": "trainer.plan",
     "read_examples": "trainer.examples",

@@ -1,52 +1,100 @@
-"""How the caption of an example is made: one function per strategy.
+"""How the caption of an example is made: one function per strategy, and switches on top that work on any.
 
-A caption depends on the example, the settings and (seed, epoch) alone. The trigger word, dropout and shuffling of parts
-are switches on top of every strategy that has them.
+A strategy gives all the texts of a picture; a visit takes one of them. What a person wrote in the caption sheet, or a
+model answered, lies in the example beforehand (`Example.given`) and wins. A caption depends on the example, the
+settings and (seed, epoch, visit) alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 from trainer.examples import DatasetError, Example, list_faults
 from trainer.rewriting import keep_subject, strip_words, stripped_tags
 from trainer.seeds import derive_seed
-from trainer.settings import CaptionSettings, Strategy, Strip
+from trainer.settings import CaptionSettings, Length, Strategy, Strip, TriggerPlace
+from trainer.style_words import GLUE
+
+WITH_STRIP = (Strategy.tags, Strategy.tags_vlm, Strategy.edited, Strategy.subject_only)
+_PLACING = frozenset({"at", "to", "near", "under", "over", "behind", "beside", "between", "next", "into", "across"})
+BY_MODEL = (Strategy.vlm, Strategy.tags_vlm)  # nothing but a model can make these
 
 
-class SheetRow(NamedTuple):
-    """One caption of the caption sheet."""
+def caption(example: Example, settings: CaptionSettings, *, epoch: int, seed: int, visit: int = 0) -> str:
+    """The text an example is trained with at one of its visits.
 
-    picture: Path
-    strategy: str
-    text: str
-    tokens: int | None  # as the counter given counts; None without one
+    Random choices come from (seed, epoch, name of the picture): the order of shuffled parts; and from the visit as
+    well: dropout and which of several texts.
 
-
-def caption(example: Example, settings: CaptionSettings, *, epoch: int, seed: int) -> str:
-    """The text an example is trained with in an epoch.
-
-    Random choices (which of several sidecar lines, dropout, shuffling) come from (seed, epoch, name of the picture).
+    Args:
+        visit: tells the showings of an example in an epoch apart.
 
     Raises:
-        DatasetError: the sidecar that the strategy reads is missing or empty.
+        DatasetError: what the strategy reads is missing or empty.
     """
-    rng = Random(derive_seed("caption", seed, epoch, example.path.name))
+    rng = Random(derive_seed("caption", seed, epoch, example.path.name, *([visit] if visit else [])))
     dropped = rng.random() < settings.dropout
-    text = STRATEGIES[settings.strategy](example, settings, rng)
-    if dropped:
-        return ""
+    made = texts(example, settings)
+    text = made[0] if len(made) == 1 else rng.choice(made)
+    return "" if dropped else _finished(example, text, settings, epoch, seed)
+
+
+def possible_captions(example: Example, settings: CaptionSettings, *, epoch: int, seed: int) -> list[str]:
+    """Every text that the visits of an epoch can show, so that all can be encoded beforehand."""
+    made = [_finished(example, text, settings, epoch, seed) for text in texts(example, settings)]
+    return list(dict.fromkeys([*made, *([""] if settings.dropout else [])]))
+
+
+def _finished(example: Example, text: str, settings: CaptionSettings, epoch: int, seed: int) -> str:
+    """One of an example's texts with its parts in the epoch's order, and the trigger."""
     if settings.shuffle_tags:
-        text = _shuffled(text, settings.keep_tokens, rng)
-    if settings.trigger and settings.strategy != Strategy.trigger:
-        text = f"{settings.trigger}, {text}" if text else settings.trigger
-    return text
+        text = _shuffled(text, settings.keep_tokens, Random(derive_seed("order", seed, epoch, example.path.name)))
+    return with_trigger(text, settings)
+
+
+def texts(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
+    """All texts a strategy has for a picture, at the length asked for, before trigger, dropout and shuffling.
+
+    Raises:
+        DatasetError: what the strategy reads is missing or empty.
+    """
+    made = example.given.get(variant(settings)) or STRATEGIES[settings.strategy](example, settings)
+    return tuple(shortened(text, settings.length, settings.max_tokens) for text in made)
+
+
+def variant(settings: CaptionSettings) -> str:
+    """The name of the words a strategy makes: "edited", or "edited strip=style,medium" where not all are stripped."""
+    if settings.strategy not in WITH_STRIP or set(settings.strip) == set(Strip):
+        return settings.strategy.value
+    return f"{settings.strategy} strip={','.join(name for name in Strip if name in settings.strip) or 'nothing'}"
+
+
+def with_trigger(text: str, settings: CaptionSettings) -> str:
+    """The text with trigger word and class phrase where they stand."""
+    said = " ".join(filter(None, (settings.trigger.strip(), settings.class_phrase.strip())))
+    parts = [said, text] if settings.trigger_place == TriggerPlace.front else [text, said]
+    return ", ".join(filter(None, parts))
+
+
+def shortened(text: str, length: Length, max_tokens: int | None) -> str:
+    """The beginning of a text: half its words or at most so many words and commas, without a hanging end."""
+    tokens = re.findall(r"\s*(?:[^\s,]+|,)", text)
+    most = len(tokens) if length == Length.as_is else (len(tokens) + 1) // 2
+    most = min(most, max_tokens or most)
+    if most >= len(tokens):
+        return text
+    ends = [number for number, token in enumerate(tokens, start=1) if not _hangs(token.strip().lower())]
+    best = max((end for end in ends if end <= most), default=min(ends, default=len(tokens)))
+    return "".join(tokens[:best]).strip()
+
+
+def _hangs(word: str) -> bool:
+    return word in GLUE or word in _PLACING or not word[-1].isalnum()
 
 
 def check_captions(examples: Sequence[Example], settings: CaptionSettings) -> None:
-    """See that every example has the sidecar its strategy reads.
+    """See that every example has what its strategy reads.
 
     Raises:
         DatasetError: lists the files that are missing or empty.
@@ -54,59 +102,39 @@ def check_captions(examples: Sequence[Example], settings: CaptionSettings) -> No
     faults = []
     for example in examples:
         try:
-            caption(example, settings, epoch=0, seed=0)
+            texts(example, settings)
         except DatasetError as error:
             faults.append(str(error))
     if faults:
         raise DatasetError(list_faults(f"captions missing for the strategy {settings.strategy}", faults))
 
 
-def caption_sheet(
-    examples: Sequence[Example],
-    settings: Mapping[str, CaptionSettings],
-    count_tokens: Callable[[str], int] | None = None,
-) -> list[SheetRow]:
-    """Captions of all examples under several settings, as a table to read; without dropout and shuffling.
-
-    Args:
-        settings: name to show -> settings.
-        count_tokens: counts a text's tokens, for instance with the base's tokenizer.
-    """
-    rows = []
-    for example in examples:
-        for name, each in settings.items():
-            calm = CaptionSettings(strategy=each.strategy, trigger=each.trigger, strip=each.strip)
-            text = caption(example, calm, epoch=0, seed=0)
-            rows.append(SheetRow(example.path, name, text, count_tokens(text) if count_tokens else None))
-    return rows
+def _none(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
+    return ("",)
 
 
-def _none(example: Example, settings: CaptionSettings, rng: Random) -> str:
-    return ""
-
-
-def _trigger(example: Example, settings: CaptionSettings, rng: Random) -> str:
-    return settings.trigger
-
-
-def _original(example: Example, settings: CaptionSettings, rng: Random) -> str:
+def _original(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
     if not example.captions:
         raise DatasetError(f"{example.path.with_suffix('.txt')}: no caption")
-    return example.captions[0] if len(example.captions) == 1 else rng.choice(example.captions)
+    return example.captions
 
 
-def _tags(example: Example, settings: CaptionSettings, rng: Random) -> str:
+def _tags(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
     if not example.tags:
         raise DatasetError(f"{example.path.with_suffix('.tags')}: no tags")
-    return ", ".join(stripped_tags(example.tags, settings.strip))
+    return (", ".join(stripped_tags(example.tags, settings.strip)),)
 
 
-def _edited(example: Example, settings: CaptionSettings, rng: Random) -> str:
-    return _rewritten(strip_words, _original(example, settings, rng), tuple(settings.strip))
+def _by_model(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
+    raise DatasetError(f"{example.path}: no caption by a model yet; choose one with captioner=NAME")
 
 
-def _subject_only(example: Example, settings: CaptionSettings, rng: Random) -> str:
-    return _rewritten(keep_subject, _original(example, settings, rng), tuple(settings.strip))
+def _edited(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
+    return tuple(_rewritten(strip_words, text, tuple(settings.strip)) for text in _original(example, settings))
+
+
+def _subject_only(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
+    return tuple(_rewritten(keep_subject, text, tuple(settings.strip)) for text in _original(example, settings))
 
 
 @lru_cache(maxsize=4096)  # a training asks for the same caption at every visit
@@ -114,11 +142,13 @@ def _rewritten(rule: Callable[[str, tuple[Strip, ...]], str], text: str, strip: 
     return rule(text, strip)
 
 
-STRATEGIES: dict[Strategy, Callable[[Example, CaptionSettings, Random], str]] = {
+STRATEGIES: dict[Strategy, Callable[[Example, CaptionSettings], tuple[str, ...]]] = {
     Strategy.none: _none,
-    Strategy.trigger: _trigger,
+    Strategy.trigger: _none,  # the word itself is a switch that every strategy has
     Strategy.original: _original,
     Strategy.tags: _tags,
+    Strategy.vlm: _by_model,
+    Strategy.tags_vlm: _by_model,
     Strategy.edited: _edited,
     Strategy.subject_only: _subject_only,
 }

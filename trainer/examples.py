@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,8 @@ class Example:
     tags: tuple[str, ...]  # parts of NAME.tags
     mask: Path | None = None  # white where the loss counts; the picture itself: its alpha channel; None: everywhere
     frames: int = 1  # of an animation the first is trained on
+    # captions that a person corrected or a model made, which win: `captions.variant` -> texts
+    given: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 def read_examples(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainer.budget import budget_shares, checkpoint_steps, images, training_length
 from trainer.cache import TensorCache
-from trainer.captions import caption, check_captions
+from trainer.captions import caption, check_captions, possible_captions
 from trainer.checkpoints import Checkpoint, TrainingFolder
 from trainer.encoding import Texts, encode_examples, encode_masks
 from trainer.examples import DatasetError, Example
@@ -283,13 +283,15 @@ class _Trainee:
         ).to(base.device)
         n = torch.randn(x.shape, generator=generator).to(base.device)
         noisy, velocity = add_noise(pack(x), pack(n), sigma)
-        texts = self.texts([self._caption(index, epoch) for index in batch.indices])
+        visits = [derive_seed("visit", self.step, batch.side, place) for place in range(len(batch.indices))]
+        texts = self.texts([self._caption(*each, epoch) for each in zip(batch.indices, visits, strict=True)])
         predicted = base.predict(noisy, sigma, texts, (height, width), guidance=1.0)
         weight = packed_masks(self.masks, batch.side, batch.indices, x)
         return picture_losses(settings.loss, predicted - velocity, delta=settings.huber_delta, weight=weight)
 
-    def _caption(self, index: int, epoch: int) -> str:
-        return caption(self.job.examples[index], self.job.captions, epoch=epoch, seed=self.job.settings.seed)
+    def _caption(self, index: int, visit: int, epoch: int) -> str:
+        example, seed = self.job.examples[index], self.job.settings.seed
+        return caption(example, self.job.captions, epoch=epoch, seed=seed, visit=visit)
 
 
 def _captions_ahead(job: _Job) -> list[str]:
@@ -297,9 +299,10 @@ def _captions_ahead(job: _Job) -> list[str]:
     length = training_length(job.plan, job.settings.budget)
     epochs = job.plan.epochs(length[1]) if length else _EPOCHS_AHEAD
     texts = dict.fromkeys(
-        caption(example, job.captions, epoch=epoch, seed=job.settings.seed)
-        for epoch in range(min(epochs, _EPOCHS_AHEAD))
+        text
+        for epoch in range(min(epochs, _EPOCHS_AHEAD) if job.captions.shuffle_tags else 1)
         for example in job.examples
+        for text in possible_captions(example, job.captions, epoch=epoch, seed=job.settings.seed)
     )
     return list(texts)[:_TEXTS_AHEAD]
 
@@ -315,7 +318,7 @@ def _identity(
     train = asdict(settings)
     for key in ("budget", "checkpoints"):
         train.pop(key)
-    files = {e.path.name: [_digest(e.path), e.captions, e.tags] for e in examples}
+    files = {e.path.name: [_digest(e.path), e.captions, e.tags, dict(e.given)] for e in examples}
     masks = {e.path.name: _digest(e.mask) for e in examples if e.mask is not None}
     if len(files) < len(examples):
         raise DatasetError("two training pictures have the same file name")

@@ -14,7 +14,9 @@ class Strategy(StrEnum):
     none = "none"  # captionless: the empty text
     trigger = "trigger"  # the trigger word alone
     original = "original"  # the sidecar text as found
-    tags = "tags"  # the sidecar's comma separated tags
+    tags = "tags"  # booru tags, from the sidecar or a tagger
+    vlm = "vlm"  # a vision-language model describes the picture
+    tags_vlm = "tags_vlm"  # the same, with the picture's tags at hand
     edited = "edited"  # the sidecar text without its style words
     subject_only = "subject_only"  # the subject and nothing else
 
@@ -26,6 +28,20 @@ class Strip(StrEnum):
     medium = "medium"  # "engraving", "watercolor"
     technique = "technique"  # "cross-hatching", "fine lines"
     emotion = "emotion"  # "melancholic", "serene mood"
+
+
+class Length(StrEnum):
+    """How much of a caption is kept."""
+
+    as_is = "as_is"  # all of it
+    half = "half"  # half of its words, cut where English allows
+
+
+class TriggerPlace(StrEnum):
+    """Where the trigger word and the class phrase stand."""
+
+    front = "front"  # "antmy drawing, a heart"
+    end = "end"  # "a heart, antmy drawing"
 
 
 class Targets(StrEnum):
@@ -104,20 +120,28 @@ class Group(StrEnum):
 @dataclass
 class CaptionSettings:
     strategy: Strategy = Strategy.subject_only  # how captions are made
-    trigger: str = ""  # word put in front of every caption; empty: none
+    trigger: str = ""  # word that stands with every caption; empty: none
+    trigger_place: TriggerPlace = TriggerPlace.front  # where it stands
+    class_phrase: str = ""  # what kind of picture it is, behind the trigger word: "antmy drawing, a heart"
     strip: list[Strip] = field(default_factory=lambda: list(Strip))  # classes `tags`, `edited`, `subject_only` remove
-    dropout: float = 0.0  # probability that a picture is shown without its caption for an epoch
+    length: Length = Length.as_is  # how much of the caption is kept, trigger and class phrase not counted
+    max_tokens: int | None = None  # at most that many words and commas are kept; null: all
+    dropout: float = 0.0  # probability that a picture is shown without its caption at a visit
     shuffle_tags: bool = False  # shuffle the comma separated parts anew each epoch (`original` and `tags` only)
     keep_tokens: int = 0  # that many parts stay in front when shuffled, the trigger not counted
+    sheet: str = ""  # caption sheet (CSV) whose edited rows win; empty: captions.csv in the study's folder
 
     def __post_init__(self) -> None:
         _between("captions.dropout", self.dropout, 0.0, 1.0)
         _at_least("captions.keep_tokens", self.keep_tokens, 0)
-        if self.strategy == Strategy.none and self.trigger:
-            raise ValueError(
-                f"`captions.strategy=none` trains without text and cannot carry a trigger word, got"
-                f" `captions.trigger={self.trigger}`: use captions.strategy=trigger, or empty the trigger"
-            )
+        if self.max_tokens is not None:
+            _at_least("captions.max_tokens", self.max_tokens, 1)
+        for name in ("trigger", "class_phrase"):
+            if self.strategy == Strategy.none and getattr(self, name):
+                raise ValueError(
+                    f"`captions.strategy=none` trains without text and cannot carry words, got"
+                    f" `captions.{name}={getattr(self, name)}`: use captions.strategy=trigger, or empty it"
+                )
         if self.strategy == Strategy.trigger and not self.trigger.strip():
             raise ValueError("`captions.strategy=trigger` needs a word: set `captions.trigger`, which is empty")
         if self.shuffle_tags and self.strategy not in (Strategy.original, Strategy.tags):

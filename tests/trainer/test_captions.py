@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.captions import STRATEGIES, caption, caption_sheet, check_captions
+from trainer.captions import STRATEGIES, caption, check_captions, possible_captions, shortened, texts, variant
 from trainer.examples import DatasetError, Example
-from trainer.settings import CaptionSettings, Strategy, Strip
+from trainer.settings import CaptionSettings, Length, Strategy, Strip, TriggerPlace
 
 HEART = Example(
     Path("heart.png"), 80, 80, ("an engraving of a heart at the left, fine lines",), ("heart", "engraving", "left side")
@@ -76,13 +76,57 @@ def test_strategies_without_text_need_no_sidecar() -> None:
     check_captions([BARE], CaptionSettings(Strategy.trigger, trigger="antmy"))
 
 
-def test_the_sheet_has_a_row_per_picture_and_strategy_without_chance() -> None:
-    settings = {
-        "original": CaptionSettings(Strategy.original, dropout=1.0),
-        "edited": CaptionSettings(Strategy.edited, strip=[Strip.medium]),
-    }
-    rows = caption_sheet([HEART], settings, count_tokens=lambda text: len(text.split()))
-    assert [(row.strategy, row.text, row.tokens) for row in rows] == [
-        ("original", "an engraving of a heart at the left, fine lines", 10),
-        ("edited", "a heart at the left, fine lines", 7),
-    ]
+def test_the_trigger_and_the_class_phrase_stand_where_they_are_put() -> None:
+    asked = {"trigger": "antmy", "class_phrase": "drawing"}
+    assert caption(HEART, CaptionSettings(Strategy.subject_only, **asked), epoch=0, seed=0) == "antmy drawing, a heart"
+    asked["trigger_place"] = TriggerPlace.end
+    assert caption(HEART, CaptionSettings(Strategy.subject_only, **asked), epoch=0, seed=0) == "a heart, antmy drawing"
+    assert caption(HEART, CaptionSettings(Strategy.trigger, **asked), epoch=0, seed=0) == "antmy drawing"
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "most", "expected"),
+    [
+        ("an engraving of a heart at the left, fine lines", Length.as_is, None, None),
+        ("an engraving of a heart at the left, fine lines", Length.half, None, "an engraving of a heart"),
+        ("an engraving of a heart at the left, fine lines", Length.as_is, 9, "an engraving of a heart at the left"),
+        ("an engraving of a heart at the left, fine lines", Length.half, 2, "an engraving"),
+        ("a heart", Length.half, None, "a heart"),
+        ("", Length.half, 1, ""),
+    ],
+)
+def test_a_shortened_caption_is_a_beginning_without_a_hanging_end(
+    text: str, length: Length, most: int | None, expected: str | None
+) -> None:
+    assert shortened(text, length, most) == (text if expected is None else expected)
+
+
+@pytest.mark.parametrize("classes", [[], [Strip.style], [Strip.medium], [Strip.technique, Strip.emotion]])
+def test_each_subset_of_stripped_classes_has_words_of_its_own(classes: list[Strip]) -> None:
+    said = Example(Path("a.png"), 80, 80, ("a vintage engraving of a heart, hatching, eerie mood",), ())
+    full = CaptionSettings(Strategy.edited)
+    part = CaptionSettings(Strategy.edited, strip=classes)
+    assert texts(said, part) != texts(said, full)
+    assert variant(part) != variant(full) == "edited"
+
+
+def test_visits_differ_in_dropout_and_choice_but_not_in_the_order_of_tags() -> None:
+    several = Example(Path("a.png"), 80, 80, ("one, two", "three, four"), ())
+    settings = CaptionSettings(Strategy.original, dropout=0.3, shuffle_tags=True)
+    seen = {caption(several, settings, epoch=3, seed=0, visit=visit) for visit in range(60)}
+    assert len(seen) == 3
+    assert seen == set(possible_captions(several, settings, epoch=3, seed=0))
+
+
+def test_words_that_were_given_win_over_the_strategy() -> None:
+    corrected = Example(HEART.path, 80, 80, HEART.captions, HEART.tags, given={"edited": ("a human heart",)})
+    assert caption(corrected, CaptionSettings(Strategy.edited), epoch=0, seed=0) == "a human heart"
+    assert caption(corrected, CaptionSettings(Strategy.subject_only), epoch=0, seed=0) == "a heart"
+    silent = Example(HEART.path, 80, 80, HEART.captions, HEART.tags, given={"edited": ("",)})
+    assert caption(silent, CaptionSettings(Strategy.edited), epoch=0, seed=0) == ""
+
+
+@pytest.mark.parametrize("strategy", [Strategy.vlm, Strategy.tags_vlm])
+def test_what_only_a_model_can_say_is_asked_for_by_name(strategy: Strategy) -> None:
+    with pytest.raises(DatasetError, match="captioner="):
+        check_captions([HEART], CaptionSettings(strategy))

@@ -22,6 +22,8 @@ from trainer.settings import (
 
 WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: CaptionSettings(Strategy.none, trigger="antmy"), "captions.trigger=antmy"),
+    (lambda: CaptionSettings(Strategy.none, class_phrase="drawing"), "captions.class_phrase=drawing"),
+    (lambda: CaptionSettings(max_tokens=0), "captions.max_tokens.*at least 1.*0"),
     (lambda: CaptionSettings(Strategy.trigger), "captions.trigger"),
     (lambda: CaptionSettings(dropout=1.5), "captions.dropout.*between 0.0 and 1.0.*1.5"),
     (lambda: CaptionSettings(Strategy.edited, shuffle_tags=True), "shuffle_tags.*edited"),
