@@ -1,10 +1,12 @@
 """What is in the files a study reads: equal settings with other pictures or weights behind them are another study."""
 
+import json
 from collections.abc import Mapping
 from hashlib import blake2b, file_digest
 from pathlib import Path
 
 from metrics.settings import ScoreSettings
+from sweep.examples import sheet_file, sheet_rows
 from sweep.schema import Config
 from trainer.base import base_ids
 
@@ -41,4 +43,14 @@ def contents(configs: Mapping[str, Config]) -> dict[str, str]:
             name = f"content of {key} {place}"
             if place and name not in found:
                 found[name] = content_id(place)
+        found |= sheet_content(config)
     return found
+
+
+def sheet_content(config: Config) -> dict[str, str]:
+    """A hash of what a person wrote into the caption sheet; nothing while nothing is written."""
+    rows = sorted((*row.key, row.text) for row in sheet_rows(config))
+    if not rows:
+        return {}
+    digest = blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
+    return {f"content of captions.sheet {sheet_file(config)}": digest}

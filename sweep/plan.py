@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from sweep.__main__ import Place, start
 from sweep.errors import InputError
+from sweep.examples import with_captions
 from sweep.plan_tree import plan_tree
 from sweep.schema import Config
 
@@ -23,6 +24,7 @@ def print_plan(config: Config, place: Place) -> None:
 
     data, base = config.data, config.base
     examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed, masks=data.masks)
+    examples = with_captions(config, examples)
     folder = find_base(base)
     try:
         plan = make_plan(examples, config.mix, scale=base.scale, step=step_px(folder), seed=config.train.seed)

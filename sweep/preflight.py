@@ -10,6 +10,8 @@ from typing import Any
 
 from metrics.settings import ScoreSettings
 from sweep.errors import InputError
+from sweep.examples import with_captions
+from sweep.progress import StepProgress
 from sweep.schema import Config
 from sweep.study import study_folder
 from trainer.base import BaseError, find_base, step_px
@@ -17,7 +19,7 @@ from trainer.captions import check_captions
 from trainer.examples import DatasetError, Example, read_examples
 from trainer.extras import missing_extras
 from trainer.plan import make_plan
-from trainer.settings import BaseSettings, CaptionSettings, Group
+from trainer.settings import BaseSettings, Group
 
 GB = 1e9
 # What a check depends on, its name first; and the faults it finds when it is run.
@@ -59,7 +61,7 @@ def _checks(config: Config) -> Iterator[Check]:
     data = config.data
     yield ("base", config.base.path, config.base.parts), _base(config.base)
     yield ("needs", config.base, config.train.optimizer.name), _needs(config)
-    yield ("data", data, config.captions), _data(config, config.captions)
+    yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
     yield ("references", data.references), _references(data.references, config.score)
     yield ("others", config.eval.others), _others(config.eval.others)
     yield ("score", config.score), _score(config.score)
@@ -84,10 +86,11 @@ def _needs(config: Config) -> Iterator[str]:
         )
 
 
-def _data(config: Config, captions: CaptionSettings) -> Iterator[str]:
+def _data(config: Config) -> Iterator[str]:
     try:
         examples = _read("data.path", config.data.path, config.data.limit, config.data.subset_seed, config.data.masks)
-        check_captions(examples, captions)
+        # models are asked here, once for all trials: a refused picture is known before any training
+        check_captions(with_captions(config, examples, StepProgress()), config.captions)
     except DatasetError as fault:
         yield str(fault)
 

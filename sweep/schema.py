@@ -12,6 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from metrics.settings import ScoreSettings
 from sweep.settings import EvalSettings, SearchSettings, StudySettings, TrackSettings
+from trainer.captioner_settings import CaptionerSettings, TaggerSettings
 from trainer.settings import BaseSettings, CaptionSettings, DataSettings, MixSettings, SampleSettings, TrainSettings
 
 
@@ -41,6 +42,8 @@ class Config:
     """Everything a trial is made from."""
 
     captions: CaptionSettings = field(default_factory=CaptionSettings)
+    captioner: CaptionerSettings = field(default_factory=CaptionerSettings)
+    tagger: TaggerSettings = field(default_factory=TaggerSettings)
     mix: MixNode = MISSING  # from conf/mix
     base: BaseSettings = field(default_factory=BaseSettings)
     data: DataNode = MISSING  # from conf/data

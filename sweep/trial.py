@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.contact_sheet import contact_sheet, save_once, save_pictures
-from sweep.contents import content_id, judge_files
+from sweep.contents import content_id, judge_files, sheet_content
+from sweep.examples import captions_line, with_captions
 from sweep.outcome import BASE_IMAGES, SHEET, Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
 from sweep.plan_tree import plan_warnings
 from sweep.progress import StepProgress
@@ -131,6 +132,7 @@ def identify(config: Config, base_id: str) -> str:
     places = [config.data.path, config.data.references, config.eval.others, *judge_files(config.score).values()]
     places += [config.data.masks] if config.data.masks not in ("", ALPHA) else []
     parts += [content_id(place) for place in places if place]
+    parts += sheet_content(config).values()
     return blake2b("\x1f".join([*parts, json.dumps(versions())]).encode(), digest_size=16).hexdigest()
 
 
@@ -142,6 +144,7 @@ def prepare(config: Config, base: "FluxBase", clock: Clock) -> Bench:
     with clock.time("start_up"):
         data = config.data
         examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed, masks=data.masks)
+        examples = with_captions(config, examples)
         everything = read_examples(config.data.path)  # the judge is the study's, whatever part a trial trains on
         judge = warm_judge(
             config.score,
@@ -209,6 +212,7 @@ def _sheet(run: Run, candidates: Sequence[Candidate], pictures: "Sequence[list[T
 
 def _plan(run: Run) -> Plan:
     plan = _made_plan(run)
+    run.steps.say(captions_line(run.config, run.bench.examples))
     (run.folder / "plan.txt").write_text(f"{plan}\n", encoding="utf-8")
     for warning in plan_warnings(run.config, run.bench.examples, plan):
         run.steps.say(f"warning: {warning}")
