@@ -64,6 +64,9 @@ class SweepProgress:
             + (f"  recipe {recipe}" if recipe else "")
         )
         self.console.print("  " + " ".join(f"{key}={value}" for key, value in trial.params.items()))
+        if "drawn_instead_of" in trial.user_attrs:
+            old = trial.user_attrs["drawn_instead_of"]
+            self.console.print(f"  drawn instead of trial {old:04d} again, which the sampler proposed")
 
     def end(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """What came of it, and what is best so far."""
@@ -73,6 +76,10 @@ class SweepProgress:
         else:
             self.console.print(f"  {why_not(trial)} (after {took}; the study goes on)")
         self.console.print(f"  {best_line(self.search, study)}")
+
+    def say(self, text: str) -> None:
+        """A line of its own, between trials."""
+        self.console.print(f"\n{text}")
 
     def finish(self, study: optuna.Study) -> None:
         """The ranking, and where to look."""

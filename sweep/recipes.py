@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
+from sweep.rules import Conditions
 from sweep.space import Space, as_choice, as_override, contains, describe_one
 
 # Where a study lives and how it searches does not make a trial another trial.
@@ -41,6 +42,31 @@ def flat(config: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
     return {key: value for key, value in _walk("", plain) if not _under(key, left_out)}
 
 
+def fixed_settings(configs: Mapping[str, DictConfig], searched: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """What all trials of a study have in common, as `key: value`.
+
+    Where a group is searched, what its choices bring along is noted for each: `mix.batch_size with mix=512x5`.
+
+    Args:
+        configs: what was chosen -> the configuration it gives; "" is the one without any choice.
+        searched: parameters, left out.
+        groups: those of them that are config groups.
+    """
+    keys = [key for key in searched if key not in groups]
+    fixed = flat(configs[""], keys)
+    varied: set[str] = set()
+    for group in groups:
+        views = {words: flat(config, keys) for words, config in configs.items() if words.startswith(f"{group}=")}
+        for key in {*fixed, *(key for view in views.values() for key in view)}:
+            values = [view.get(key) for view in views.values()]
+            if any(value != values[0] for value in values):
+                varied.add(key)
+                fixed |= {f"{key} with {words}": view[key] for words, view in views.items() if key in view}
+            elif " with " not in key:
+                fixed[key] = values[0]  # the choice that the configuration has by itself may not be one of the search's
+    return {key: value for key, value in fixed.items() if key not in varied and value is not None}
+
+
 def _under(key: str, nodes: set[str]) -> bool:
     return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
@@ -52,16 +78,22 @@ def _walk(prefix: str, value: Any) -> list[tuple[str, Any]]:
     return [(prefix, value)]
 
 
-def read_recipe(name: str, *, config: DictConfig, loader: ConfigLoader, fixed: Sequence[str], space: Space) -> Recipe:
+def read_recipe(
+    name: str, *, config: DictConfig, loader: ConfigLoader, fixed: Sequence[str], space: Space, conditions: Conditions
+) -> Recipe:
     """Composes the experiment `name` and looks for it in the space."""
     plain = [override for override in fixed if not override.lstrip("+").startswith("experiment=")]
     wanted = loader.load_sweep_config(config, [*plain, f"experiment={name}"])
-    params = {key: _value(wanted, key) for key in space}
+    params: dict[str, Any] = {}
+    for key in space:
+        if conditions.active(key, params):
+            params[key] = _value(wanted, key)
     outside = [
-        f"{key}={params[key]} is not {describe_one(dist)}"
-        for key, dist in space.items()
-        if not contains(dist, params[key])
+        f"{key}={value} is not {describe_one(space[key])}"
+        for key, value in params.items()
+        if not contains(space[key], value)
     ]
+    outside += [f"breaks the rule {rule.text}" for rule in conditions.rules if rule.holds(params) is False]
     if outside:
         return Recipe(name, misfit="; ".join(outside))
     reached = loader.load_sweep_config(config, [*fixed, *(as_override(key, value) for key, value in params.items())])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from trainer.settings import Group, Prompt
 
@@ -12,8 +13,13 @@ class Sampler(StrEnum):
     """Who suggests the next trial; the functions are in `sweep.samplers`."""
 
     tpe = "tpe"  # tree-structured Parzen estimator, Optuna's default
+    gp = "gp"  # Gaussian process: few, expensive trials
     nsga2 = "nsga2"  # evolutionary, for long studies
+    nsga3 = "nsga3"  # the same, with reference points
+    cmaes = "cmaes"  # evolutionary; one objective, numbers alone
+    qmc = "qmc"  # a Sobol sequence: even cover without learning
     random = "random"  # every point by itself; the honest baseline
+    grid = "grid"  # every point once
 
 
 class Checkpoints(StrEnum):
@@ -37,12 +43,31 @@ class StudySettings:
 
 
 @dataclass
+class FinalistSettings:
+    count: int = 3  # largest rectangles of the Pareto front that are trained again
+    seeds: int = 3  # trainings of each
+    first_seed: int = 101  # of the trainings; the others follow it, and no search should have used them
+
+    def __post_init__(self) -> None:
+        for name in ("count", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`search.finalists.{name}` must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass
 class SearchSettings:
     params: dict[str, str] = field(default_factory=dict)  # Hydra key -> what to search, in the grammar of overrides
     n_trials: int = 12  # trials in all, those of earlier runs of the same study counted in
     sampler: Sampler = Sampler.tpe  # who suggests
-    startup: int = 5  # finished trials before tpe stops drawing at random
+    startup: int = 5  # finished trials before tpe and gp stop drawing at random; half a generation of nsga
+    options: dict[str, Any] = field(default_factory=dict)  # further options of the sampler, by Optuna's names
+    when: dict[str, str] = field(default_factory=dict)  # parameter -> where it is drawn, as in captions == edited
+    rules: list[str] = field(default_factory=list)  # what every point keeps: mix.repeats.512 >= mix.repeats.768
+    trial_seconds: float | None = None  # s a trial may take before it is given up; null: as long as it needs
+    study_seconds: float | None = None  # s after which this run of the study begins no further trial; null: no end
+    patience: int | None = None  # finished trials without a larger front after which the study ends; null: none
     seed: int = 0  # same seed, same suggestions; each trial draws from (seed, its number)
+    finalists: FinalistSettings = field(default_factory=FinalistSettings)  # who is trained again by sweep.finalists
     enqueue: list[str] = field(default_factory=list)  # experiments run first, where they fit the space
     objectives: list[str] = field(default_factory=lambda: ["style", "composition"])  # names of what a job returns
 
@@ -53,6 +78,10 @@ class SearchSettings:
             raise ValueError(f"`search.startup` must be at least 1, got {self.startup}")
         if self.seed < 0:
             raise ValueError(f"`search.seed` must be at least 0, got {self.seed}")
+        for name in ("trial_seconds", "study_seconds", "patience"):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                raise ValueError(f"`search.{name}` must be above 0, or null for none, got {limit}")
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -38,13 +38,15 @@ class Arguments:
 
     fixed: list[str]
     space: Space
+    plain: bool = False  # lists alone, as in any Hydra application: every combination of them is run
 
 
 def read_arguments(arguments: Sequence[str], params: Mapping[str, str], loader: ConfigLoader | None) -> Arguments:
     """Takes the command line and the space of `search.params` apart.
 
     What the command line searches is added to the space or replaces the entry of that key; what it fixes leaves the
-    space.
+    space. If all it has are plain lists (`captions=none,edited train.seed=1,2,3`), it is no search: every combination
+    of them is run, as Hydra does without a sweeper, and `search.params` has no say.
 
     Raises:
         InputError: if a sweep cannot be searched, or nothing is left to search.
@@ -52,16 +54,23 @@ def read_arguments(arguments: Sequence[str], params: Mapping[str, str], loader: 
     parser = OverridesParser.create(config_loader=loader)
     given = parser.parse_overrides(list(arguments))
     configured = parser.parse_overrides([f"{key}={text}" for key, text in params.items()])
+    sweeps = [override for override in given if override.is_sweep_override()]
+    plain = bool(sweeps) and all(_is_list(override) for override in sweeps)
     taken = {override.get_key_element().lstrip("+~") for override in given}
-    searched = [o for o in configured if o.get_key_element().lstrip("+~") not in taken]
-    searched += [o for o in given if o.is_sweep_override()]
+    searched = [] if plain else [o for o in configured if o.get_key_element().lstrip("+~") not in taken]
+    searched += sweeps
     space = {override.get_key_element(): distribution(override) for override in searched}
     if not space:
         raise InputError(
             "nothing is left to search: every parameter of `search.params` is fixed on the command line. Search one,"
             " for example captions=choice(none,edited), or leave out -m to train this one configuration"
         )
-    return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space)
+    return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space, plain)
+
+
+def _is_list(override: Override) -> bool:
+    sweep = override.value()
+    return isinstance(sweep, ChoiceSweep) and sweep.simple_form and not sweep.shuffle
 
 
 def distribution(override: Override) -> BaseDistribution:

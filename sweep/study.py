@@ -23,6 +23,7 @@ from sweep.typed import python
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 DATABASE = "study.db"
+FORMAT = 2  # of what a study remembers about itself
 
 
 def study_folder(settings: StudySettings) -> Path:
@@ -102,9 +103,16 @@ def open_study(folder: Path, search: SearchSettings, space: Space, settings: Map
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # set_metric_names, since Optuna 3.2
             study.set_metric_names(list(search.objectives))
+        study.set_user_attr("format", FORMAT)
         study.set_user_attr("settings", json.dumps(settings, sort_keys=True))
         study.set_user_attr("space", to_json(space))
         return study
+    if known.get("format", 1) != FORMAT:
+        raise StudyMismatch(
+            f"the study {folder.name} was made by another version of stylesweep (format {known.get('format', 1)}, this"
+            f" one's is {FORMAT}), so its trials cannot be continued. Give the new search its own name,"
+            f" study.name={folder.name}_2.\n  Nothing in {folder} was changed."
+        )
     if known["space"] != to_json(space):
         raise StudyMismatch(
             f"the study {folder.name} was made with another search space, so its trials cannot be continued.\n"
@@ -169,7 +177,11 @@ def is_feasible(trial: FrozenTrial) -> bool:
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The feasible trials that no other feasible trial beats in every objective, best first objective first."""
     feasible = [trial for trial in trials if is_feasible(trial)]
-    kept = [a for a in feasible if not any(_dominates(b.values, a.values) for b in feasible)]
+    feasible.sort(key=lambda trial: ([-value for value in trial.values], trial.number))
+    kept: list[FrozenTrial] = []
+    for trial in feasible:  # in this order, whatever dominates a trial stands before it
+        if not any(_dominates(other.values, trial.values) for other in kept):
+            kept.append(trial)
     return sorted(kept, key=lambda trial: (-trial.values[0], trial.number))
 
 
@@ -197,6 +209,12 @@ def hypervolume(points: Sequence[Sequence[float]]) -> float:
         area += x * max(0.0, y - height)
         height = max(height, y)
     return area
+
+
+def stands_still(trials: Sequence[FrozenTrial], patience: int) -> bool:
+    """Whether the area under the front is not larger than it was so many finished trials ago, and larger than 0."""
+    before = hypervolume([trial.values for trial in front(trials[:-patience])])
+    return 0 < hypervolume([trial.values for trial in front(trials)]) <= before
 
 
 def why_not(trial: FrozenTrial) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.study import load_study
-from tests.sweep.conftest import ROOT, TOY, Run, environment
+from sweep.study import best, load_study
+from tests.sweep.conftest import ROOT, TOY, Run, command, environment
 
 
 def trials(folder: Path) -> list[FrozenTrial]:
@@ -31,6 +32,7 @@ def test_a_sweep_runs_its_trials_in_folders_named_by_number(toy: Run, tmp_path: 
         "0001",
         "0002",
         "0003",
+        "experiment",
     ]
     assert all(trial.state == TrialState.COMPLETE for trial in trials(tmp_path))
     assert all("n is small" in trial.constraints for trial in trials(tmp_path))
@@ -68,6 +70,118 @@ def test_a_killed_sweep_continues_and_suggests_what_it_would_have_suggested(toy:
     assert [t.values for t in trials(tmp_path)] == [t.values for t in trials(tmp_path / "whole")]
     runs = [(tmp_path / "multirun" / "toy" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(6)]
     assert runs == [1, 1, 2, 1, 1, 1], "only the trial that was interrupted runs twice, in its own folder"
+
+
+# Kills the process inside trial 2, just before or just after it does this.
+KILL = """
+import os, runpy, signal, sys
+from optuna import Study
+from optuna.trial import Trial
+from optuna.storages import RDBStorage
+owner, name, when = {owner}, "{name}", "{when}"
+real = getattr(owner, name)
+calls = [0]
+def deadly(self, *args, **kwargs):
+    calls[0] += 1
+    if calls[0] == {call} and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    done = real(self, *args, **kwargs)
+    if calls[0] == {call} and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+setattr(owner, name, deadly)
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "when"),
+    [
+        ("Study", "ask", "after"),  # a trial with a number and nothing else
+        ("Trial", "suggest_int", "before"),  # a trial with one of its two parameters
+        ("Study", "tell", "before"),  # a trial that has been scored
+        ("Study", "tell", "after"),
+    ],
+)
+def test_a_sweep_killed_anywhere_reaches_the_end_of_an_uninterrupted_one(
+    owner: str, name: str, when: str, toy: Run, tmp_path: Path, whole: list[dict[str, object]]
+) -> None:
+    script = KILL.format(owner=owner, name=name, when=when, call=3, argv=[str(TOY), "-m", *FOUR])
+    assert command("-c", script, cwd=tmp_path).code == -signal.SIGKILL
+    again = toy(*FOUR)
+    assert again.code == 0, again.text
+    assert params(tmp_path) == whole
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE] * 4
+
+
+FOUR = ["search.n_trials=4", "search.startup=2"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """The parameters of four trials that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    ran = command(str(TOY), "-m", *FOUR, cwd=folder)
+    assert ran.code == 0, ran.text
+    return params(folder)
+
+
+def test_a_trial_that_takes_too_long_is_given_up_and_the_study_goes_on(toy: Run, tmp_path: Path) -> None:
+    ran = toy("behave=wait", "search.n_trials=4", "search.trial_seconds=5")
+    assert ran.code == 0, ran.text
+    assert trials(tmp_path)[2].state == TrialState.FAIL
+    assert trials(tmp_path)[2].user_attrs["reason"] == "took longer than search.trial_seconds=5"
+    assert [t.state for t in trials(tmp_path)].count(TrialState.COMPLETE) == 3
+
+
+def test_a_plain_hydra_sweep_runs_every_combination_once_in_its_order(toy: Run, tmp_path: Path) -> None:
+    ran = toy("colour=red,blue", "n=1,2,3")
+    assert ran.code == 0, ran.text
+    assert params(tmp_path) == [{"colour": c, "n": n} for c in ("red", "blue") for n in (1, 2, 3)]
+    assert "6 trials" in ran.out and "Pareto front" in ran.out
+    again = toy("colour=red,blue", "n=1,2,3")
+    assert "6 done, 0 to run" in again.out, again.text
+
+
+def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(toy: Run, tmp_path: Path) -> None:
+    ran = toy("x=0.5", "n=range(0,6)", "search.n_trials=9", "search.startup=2", "search.params={}")
+    assert ran.code == 0, ran.text
+    assert sorted(p["n"] for p in params(tmp_path)) == [0, 1, 2, 3, 4, 5]
+    assert "drawn instead of trial" in ran.out
+    assert "every combination has been tried: 6 of search.n_trials=9" in ran.out
+    assert toy("x=0.5", "n=range(0,6)", "search.n_trials=9", "search.startup=2", "search.params={}").code == 0
+    assert len(trials(tmp_path)) == 6
+
+
+def test_a_conditional_parameter_is_drawn_where_it_means_something_and_rules_are_kept(toy: Run, tmp_path: Path) -> None:
+    words = ["colour=choice(red,blue)", "n=range(0,6)", "x=interval(0,1)", "search.n_trials=12", "search.startup=4"]
+    ran = toy(*words, '+search.when={x: "colour == blue"}', 'search.rules=["n != 3 or colour == blue"]')
+    assert ran.code == 0, ran.text
+    found = params(tmp_path)
+    assert {("x" in p) == (p["colour"] == "blue") for p in found} == {True}
+    assert {p["colour"] for p in found} == {"red", "blue"}
+    assert not any(p["n"] == 3 and p["colour"] == "red" for p in found)
+    changed = toy(*words, '+search.when={x: "colour == red"}')
+    assert "search.when.x: was colour == blue, is now colour == red" in changed.err
+
+
+def test_the_best_trial_is_an_experiment_that_runs(toy: Run, tmp_path: Path) -> None:
+    assert toy("search.n_trials=4").code == 0
+    study = tmp_path / "multirun" / "toy"
+    made = OmegaConf.load(study / "experiment" / "best.yaml")
+    top = best(trials(tmp_path))
+    assert top is not None
+    assert {key: made[key] for key in top.params} == top.params
+    assert f"Trial {top.number:04d}" in (study / "experiment" / "best.yaml").read_text()
+
+
+def test_a_study_of_another_version_is_refused(toy: Run, tmp_path: Path) -> None:
+    assert toy("search.n_trials=1").code == 0
+    load_study(tmp_path / "multirun" / "toy").set_user_attr("format", 1)
+    refused = toy("search.n_trials=2")
+    assert refused.code != 0
+    assert "another version of stylesweep" in refused.err and "study.name=toy_2" in refused.err
 
 
 def test_a_fault_of_the_input_stops_the_sweep_and_the_trial_is_run_again(toy: Run, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""`experiment/best.yaml` of a study: its best trial as an experiment that runs, with the whole composed configuration.
+
+    python -m sweep -cd multirun/STUDY experiment=best
+
+Copied into conf/experiment under a name of its own it is a recipe like the others, to start from or to enqueue.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import FrozenTrial
+
+from sweep.recipes import MACHINE, NOT_TRAINED
+from sweep.settings import SearchSettings
+from sweep.typed import python, typed
+
+BEST = Path("experiment") / "best.yaml"
+
+
+def write_experiment(config: DictConfig, folder: Path, trial: FrozenTrial, search: SearchSettings) -> Path:
+    """Writes the experiment of a trial, whole or not at all.
+
+    Args:
+        config: the trial's, composed.
+        folder: of the study.
+    """
+    values = ", ".join(f"{name} {value:.3f}" for name, value in zip(search.objectives, trial.values, strict=True))
+    choices = config.hydra.runtime.choices
+    groups = {
+        group: name
+        for group, name in choices.items()
+        if name is not None and "/" not in group and group not in ("experiment", *NOT_TRAINED)
+    }
+    body = {key: config[key] for key in config if key not in NOT_TRAINED}
+    plain: Any = OmegaConf.to_container(OmegaConf.create(body), resolve=True, enum_to_str=True)
+    for key in MACHINE:
+        node, _, name = key.partition(".")
+        if node in plain:
+            plain[node].pop(name, None)
+    head = [
+        "# @package _global_",
+        f"# Trial {trial.number:04d} of the study {folder.name}, its best: {values}. Used by: {again(folder)}",
+        "defaults:",
+        *(f"  - override /{group}: {name}" for group, name in groups.items()),
+        "",
+    ]
+    file = folder / BEST
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".draft")
+    text = "\n".join([*(head if groups else head[:2]), OmegaConf.to_yaml(OmegaConf.create(plain))])
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)
+    return file
+
+
+def again(folder: Path) -> str:
+    """The command that runs the best trial again."""
+    return f"{python()} -m sweep -cd {typed(folder)} experiment=best"
