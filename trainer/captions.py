@@ -59,8 +59,16 @@ def texts(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
     Raises:
         DatasetError: what the strategy reads is missing or empty.
     """
-    made = example.given.get(variant(settings)) or STRATEGIES[settings.strategy](example, settings)
-    return tuple(shortened(text, settings.length, settings.max_tokens) for text in made)
+    return tuple(shortened(text, settings.length, settings.max_tokens) for text in made_texts(example, settings))
+
+
+def made_texts(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
+    """All texts a strategy has for a picture, whole: given by a model or a person, else made.
+
+    Raises:
+        DatasetError: what the strategy reads is missing or empty.
+    """
+    return example.given.get(variant(settings)) or STRATEGIES[settings.strategy](example, settings)
 
 
 def variant(settings: CaptionSettings) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from trainer.captions import STRATEGIES, variant
+from trainer.captions import made_texts, variant
 from trainer.examples import DatasetError, Example, list_faults
 from trainer.files import write_atomic
 from trainer.settings import CaptionSettings, Strategy
@@ -100,7 +100,7 @@ def corrected(example: Example, settings: CaptionSettings, rows: Iterable[Row]) 
     if not mine:
         return example
     try:
-        made = list(example.given.get(name) or STRATEGIES[settings.strategy](example, settings))
+        made = list(made_texts(example, settings))
     except DatasetError:
         made = []  # a person wrote what no sidecar or model has
     for row in sorted(mine, key=lambda row: int(row.line)):
