@@ -40,30 +40,57 @@ def _refresh(folder: Path) -> None:
         print(f"warning: the notes are not up to date: {fault}", file=sys.stderr)
 
 
-def main(arguments: list[str]) -> None:
-    """Serves until Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m sweep.dashboard", description=__doc__.split("\n\n")[0])
-    parser.add_argument("study", nargs="?", type=Path, help="folder of the study; default: the newest in multirun/")
+def find_study(given: str | None) -> Path:
+    """The folder of a study given by its name in multirun/ or by its folder; the newest if none is given.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if given is None:
+        return newest_study(Path("multirun")).absolute()
+    folder = next((f for f in (Path(given), Path("multirun") / given) if (f / DATABASE).is_file()), None)
+    if folder is None:
+        there = ", ".join(sorted(file.parent.name for file in Path("multirun").glob(f"*/{DATABASE}"))) or "none"
+        raise InputError(f"{given} has no study ({DATABASE}); in multirun/ there is: {there}")
+    return folder.absolute()
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Where to listen."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=8080)
-    given = parser.parse_args(arguments)
-    try:
-        folder = (given.study or newest_study(Path("multirun"))).absolute()
-        if not (folder / DATABASE).is_file():
-            raise InputError(f"{folder} has no study ({DATABASE})")
-    except InputError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(2)
-    _refresh(folder)
-    print(f"study {folder.name} at http://{given.host}:{given.port}/dashboard   (Ctrl-C ends it)", flush=True)
+
+
+def serve(folder: Path, host: str, port: int) -> None:
+    """Serves until Ctrl-C.
+
+    Raises:
+        InputError: if the address is taken or not this machine's.
+    """
     from optuna_dashboard import run_server
 
     try:
-        run_server(storage(folder), host=given.host, port=given.port, artifact_store=artifact_store(folder))
+        run_server(storage(folder), host=host, port=port, artifact_store=artifact_store(folder))
     except KeyboardInterrupt:
         print("\nStopped.")
     except OSError as fault:
-        print(f"error: {given.host}:{given.port}: {fault.strerror}. Choose another: --port 8081", file=sys.stderr)
+        raise InputError(f"{host}:{port}: {fault.strerror}. Choose another: --port 8081") from fault
+
+
+def main(arguments: list[str]) -> None:
+    """Brings the notes up to date and serves."""
+    parser = argparse.ArgumentParser(prog="python -m sweep.dashboard", description=__doc__.split("\n\n")[0])
+    parser.add_argument("study", nargs="?", help="name of the study in multirun/, or its folder; default: the newest")
+    add_address(parser)
+    given = parser.parse_args(arguments)
+    try:
+        folder = find_study(given.study)
+        _refresh(folder)
+        address = f"http://{given.host}:{given.port}/dashboard"
+        print(f"study {folder.name} at {address}   (Ctrl-C ends it)", flush=True)
+        serve(folder, given.host, given.port)
+    except InputError as fault:
+        print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
 
 

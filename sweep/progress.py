@@ -1,5 +1,6 @@
 """What a person watching a sweep reads: one line per event, at 80 columns, the same in a terminal and in a log file."""
 
+import logging
 import statistics
 import sys
 import time
@@ -16,6 +17,7 @@ from sweep.study import FINISHED, best, front, hypervolume, rectangle, why_not
 from sweep.summary import print_summary
 
 STEP_LINE_EVERY_S = 5.0
+LOGGER = logging.getLogger("stylesweep")
 
 
 def console() -> Console:
@@ -82,8 +84,16 @@ class SweepProgress:
         self.console.print(f"\n{text}")
 
     def finish(self, study: optuna.Study) -> None:
-        """The ranking, and where to look."""
+        """The ranking and where to look; where there are pictures also the report and the other views."""
         print_summary(self.console, study, self.folder)
+        if any("sheet" in trial.user_attrs for trial in study.get_trials(deepcopy=False)):
+            from sweep.views import write_views  # its libraries take a second to load
+
+            write_views(study, self.folder, self.say_below)
+
+    def say_below(self, text: str) -> None:
+        """A line under the summary."""
+        self.console.print(f"  {text}", soft_wrap=True)
 
 
 class StepProgress:
@@ -98,12 +108,16 @@ class StepProgress:
         now = time.monotonic()
         if phase != self.phase or done == total or now - self.last > STEP_LINE_EVERY_S:
             self.last, self.phase = now, phase
-            self.console.print(f"    {phase} {done}/{total}{'  ' + note if note else ''}")
+            self._print(f"{phase} {done}/{total}{'  ' + note if note else ''}")
 
     def say(self, text: str) -> None:
         """A line of its own."""
         for line in text.splitlines():
-            self.console.print(f"    {line}", soft_wrap=True)
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self.console.print(f"    {line}", soft_wrap=True)
+        LOGGER.info(line)  # to trial.log in the trial's folder, where `sweep.status` looks
 
 
 def scores(search: SearchSettings, trial: FrozenTrial) -> str:

@@ -61,8 +61,12 @@ class Bar:
 
 def write_report(study: "optuna.Study", folder: Path) -> Path:
     """Writes page, text, table and exports; returns where the page is."""
-    found = find(study, folder)
-    top = found.best
+    return write_found(find(study, folder))
+
+
+def write_found(found: Findings) -> Path:
+    """As `write_report`, of findings that are there already."""
+    top, folder = found.best, found.folder
     made: tuple[list[Export], str] = ([], "")
     if top is not None and top.outcome is not None:
         made = write_exports(top.outcome, found.name, folder / FOLDER)
@@ -177,12 +181,17 @@ def settings_yaml(entry: Entry) -> str:
 
 def write_table(found: Findings, file: Path) -> None:
     """One line per trial with everything that is known of it, for spreadsheets and pandas."""
-    lines = [_line(entry, found.names) for entry in found.entries]
+    lines = table_lines(found)
     columns = list(dict.fromkeys(key for line in lines for key in line)) or ["trial"]
     with file.open("w", newline="", encoding="utf-8") as out:
         table = csv.DictWriter(out, columns, restval="")
         table.writeheader()
         table.writerows(lines)
+
+
+def table_lines(found: Findings) -> list[dict[str, Any]]:
+    """The trials as rows; a trial lacks the columns it has nothing for."""
+    return [_line(entry, found.names) for entry in found.entries]
 
 
 def _line(entry: Entry, names: Sequence[str]) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def settings_in_words(trial: FrozenTrial) -> tuple[str, str]:
     return captions, str(trial.user_attrs.get("mix", params.get("mix", "")))
 
 
-def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str]) -> Table:
-    """One row per trial, best first; fits 80 columns."""
+def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str], limit: int | None = None) -> Table:
+    """One row per trial, best first, at most `limit` of them; fits 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("trial", no_wrap=True)
     for name in names:
@@ -43,7 +43,7 @@ def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str]) -> Table:
     columns = ("captions", "mix") if words else ("parameters",)
     for name in ("feasible", *columns):
         table.add_column(name, overflow="fold")
-    for trial in ranked(trials):
+    for trial in ranked(trials)[:limit]:
         values = [f"{v:.3f}" for v in trial.values] if trial.state == TrialState.COMPLETE else ["–"] * len(names)
         what = settings_in_words(trial) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
         table.add_row(f"{trial.number:04d}", *values, why_not(trial), *what)

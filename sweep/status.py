@@ -1,0 +1,100 @@
+"""`python -m sweep.status [STUDY]`: how far a study is, from another terminal; the newest by default.
+
+Reads only: a running sweep does not notice. STUDY is a study's name in multirun/ or its folder.
+"""
+
+import argparse
+import statistics
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from sweep.dashboard import find_study
+from sweep.errors import InputError
+from sweep.progress import console, duration, shown
+from sweep.study import FINISHED, best, is_feasible, load_study, why_not
+from sweep.summary import settings_in_words, trials_table
+
+LISTED = 12  # trials in the table, best first
+LOG = "trial.log"
+
+
+def print_status(folder: Path, out: Console) -> None:
+    """Prints what runs, what is done and what is best so far."""
+    study = load_study(folder)
+    trials = study.get_trials(deepcopy=False)
+    names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
+    done = [trial for trial in trials if trial.state in FINISHED]
+    out.print(f"study {study.study_name}: {_counts(trials)}")
+    out.print(f"  in {shown(folder)}")
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    for trial in running:
+        out.print(f"  running {trial.number:04d}{_since(trial)}: {_what(trial)}")
+        last = _last_line(folder / f"{trial.number:04d}" / LOG)
+        if last:
+            out.print(f"    {last}", soft_wrap=True)
+    seconds = [trial.user_attrs["seconds"] for trial in done if "seconds" in trial.user_attrs]
+    if seconds:
+        out.print(f"  a trial takes about {duration(statistics.median(seconds))}")
+    if not trials:
+        out.print("  no trial has begun yet")
+        return
+    top = best(trials)
+    if top is not None:
+        values = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, top.values, strict=True))
+        out.print(f"  best so far: {top.number:04d} ({values}): {_what(top)}")
+    elif done:
+        out.print(f"  none is feasible yet; the last one: {why_not(done[-1])}")
+    out.print(trials_table(done, names, limit=LISTED))
+    if len(done) > LISTED:
+        out.print(f"  … and {len(done) - LISTED} more")
+
+
+def _counts(trials: list[FrozenTrial]) -> str:
+    kinds = {
+        "feasible": sum(map(is_feasible, trials)),
+        "broke a constraint": sum(t.state == TrialState.COMPLETE and not is_feasible(t) for t in trials),
+        "stopped early": sum(t.state == TrialState.PRUNED for t in trials),
+        "failed": sum(t.state == TrialState.FAIL for t in trials),
+        "running": sum(t.state == TrialState.RUNNING for t in trials),
+        "waiting": sum(t.state == TrialState.WAITING for t in trials),
+    }
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "empty"
+
+
+def _what(trial: FrozenTrial) -> str:
+    words = " ".join(filter(None, settings_in_words(trial)))
+    return words or " ".join(f"{key}={value}" for key, value in trial.params.items()) or "no parameters"
+
+
+def _since(trial: FrozenTrial) -> str:
+    if trial.datetime_start is None:
+        return ""
+    return f" since {duration((datetime.now() - trial.datetime_start).total_seconds())}"
+
+
+def _last_line(log: Path) -> str:
+    """What the trial said last, without the time stamp in front."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1].split("] ")[-1].rsplit("[INFO] - ", 1)[-1].strip() if lines else ""
+
+
+def main(arguments: list[str]) -> None:
+    """Prints once."""
+    parser = argparse.ArgumentParser(prog="python -m sweep.status", description=__doc__.split("\n\n")[0])
+    parser.add_argument("study", nargs="?", help="name of the study in multirun/, or its folder; default: the newest")
+    try:
+        print_status(find_study(parser.parse_args(arguments).study), console())
+    except InputError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

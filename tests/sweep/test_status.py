@@ -1,0 +1,48 @@
+"""What a second terminal says of a study."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sweep.dashboard import find_study
+from sweep.errors import InputError
+from sweep.status import print_status
+from sweep.study import load_study
+from tests.sweep.made import CAPTIONS, add_failed, add_scored, new_study
+
+
+def status(folder: Path) -> str:
+    out = io.StringIO()
+    print_status(folder, Console(file=out, width=80, highlight=False, markup=False))
+    return out.getvalue()
+
+
+def test_a_study_that_runs_shows_what_runs_and_what_is_best(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    study = new_study(folder, on_disk=True)
+    assert "no trial has begun yet" in status(folder)
+    add_failed(study, "out of memory")
+    assert "none is feasible yet; the last one: failed: out of memory" in status(folder)
+    add_scored(study, folder, 0.7)
+    trial = study.ask({"captions": CAPTIONS})
+    (folder / f"{trial.number:04d}").mkdir()
+    log = "[2026-11-23 14:02:56,583][stylesweep][INFO] train 24/600  pictures seen\n"
+    (folder / f"{trial.number:04d}" / "trial.log").write_text(log, encoding="utf-8")
+    text = status(folder)
+    assert "1 feasible, 1 failed, 1 running" in text
+    assert "best so far: 0001 (style 0.7" in text
+    assert f"running {trial.number:04d} since" in text and "    train 24/600  pictures seen\n" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(load_study(folder).get_trials()) == 3, "nothing was changed"
+
+
+def test_a_study_is_found_by_name_by_folder_or_as_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "multirun" / "made"
+    folder.mkdir(parents=True)
+    (folder / "study.db").touch()
+    assert find_study("made") == find_study("multirun/made") == find_study(None) == folder
+    with pytest.raises(InputError, match=r"other has no study .* there is: made"):
+        find_study("other")
