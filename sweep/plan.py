@@ -14,23 +14,33 @@ from sweep.schema import Config
 
 
 def print_plan(config: Config, place: Place) -> None:
-    """Prints the plan of the composed configuration as a tree."""
+    """Prints the plan of the composed configuration as a tree; for a known base its weights need not be here."""
     from rich.console import Console
 
-    from trainer.base import find_base, step_px
-    from trainer.estimate import read_shape
+    from trainer.base import BaseError, find_base, step_px
+    from trainer.estimate import KNOWN_SHAPES, KNOWN_STEP, read_shape
     from trainer.examples import read_examples
     from trainer.plan import make_plan
 
     data, base = config.data, config.base
     examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed, masks=data.masks)
     examples = with_captions(config, examples)
-    folder = find_base(base)
+    absent = ""
     try:
-        plan = make_plan(examples, config.mix, scale=base.scale, step=step_px(folder), seed=config.train.seed)
+        folder = find_base(base)
+        shape, step = read_shape(folder), step_px(folder)
+    except BaseError as fault:
+        if base.path not in KNOWN_SHAPES:
+            raise
+        shape, step, absent = KNOWN_SHAPES[base.path], KNOWN_STEP, str(fault)
+    try:
+        plan = make_plan(examples, config.mix, scale=base.scale, step=step, seed=config.train.seed)
     except ValueError as fault:
         raise InputError(str(fault)) from fault
-    Console(highlight=False, markup=False).print(plan_tree(config, examples, plan, read_shape(folder)))
+    console = Console(highlight=False, markup=False)
+    console.print(plan_tree(config, examples, plan, shape))
+    if absent:
+        console.print(f"\nTo train, the weights are needed. {absent}")
 
 
 def check_pictures(configs: Mapping[str, Config]) -> None:

@@ -42,18 +42,27 @@ def plan_warnings(
 ) -> list[str]:
     """What a person would want to know before spending a night: pictures, captions, sides and buckets."""
     from trainer.examples import oddities
+    from trainer.extras import missing_extras
     from trainer.tokens import cut_captions
 
     if lengths is None:
         lengths = _lengths(config, examples)
-    return [*oddities(list(examples)), *cut_captions(dict(lengths), config.base.max_text_tokens), *plan.warnings]
+    return [
+        *missing_extras(config.base, config.train.optimizer),
+        *oddities(list(examples)),
+        *cut_captions(dict(lengths), config.base.max_text_tokens),
+        *plan.warnings,
+    ]
 
 
 def _lengths(config: Config, examples: Sequence[Example]) -> dict[str, int]:
-    from trainer.base import find_base
+    from trainer.base import BaseError, find_base
     from trainer.tokens import caption_lengths, token_counter
 
-    count = token_counter(find_base(config.base))
+    try:
+        count = token_counter(find_base(config.base))
+    except BaseError:
+        return {}  # a plan can be made before the weights are here
     return caption_lengths(examples, config.captions, count) if count else {}
 
 

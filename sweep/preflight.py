@@ -16,6 +16,7 @@ from sweep.schema import Config
 from sweep.study import study_folder
 from trainer.base import BaseError, find_base, step_px
 from trainer.captions import check_captions
+from trainer.estimate import KNOWN_SHAPES
 from trainer.examples import DatasetError, Example, read_examples
 from trainer.extras import missing_extras
 from trainer.plan import make_plan
@@ -39,9 +40,12 @@ def check_inputs(configs: Mapping[str, Config]) -> None:
 
 
 def check_plan(configs: Mapping[str, Config]) -> None:
-    """Looks at what `sweep.plan` reads: the pictures, the mix and where the base lies."""
+    """Looks at what `sweep.plan` reads: the pictures, the mix and the base, unless its sizes are known without it."""
     _raise_all(
-        check for config in configs.values() for check in _checks(config) if check[0][0] in ("base", "data", "plan")
+        check
+        for config in configs.values()
+        for check in _checks(config)
+        if check[0][0] in ("data", "plan") or (check[0][0] == "base" and config.base.path not in KNOWN_SHAPES)
     )
 
 

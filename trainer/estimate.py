@@ -58,6 +58,38 @@ class Shape:
     vae_channels: int  # of its outermost block
 
 
+# Bases whose sizes are known before their weights are fetched, and px per token edge.
+_FLUX1 = Shape(
+    width=3072,
+    double=19,
+    single=38,
+    weights=11.9e9,
+    per_token=57 * 12 * 3072**2,
+    lora_per_rank={Targets.attention: 380 * 3072, Targets.diffusers: 912 * 3072, Targets.all_linear: 1330 * 3072},
+    text_bytes=9_770_000_000,
+    vae_bytes=335_000_000,
+    vae_channels=128,
+)
+_KLEIN_4B = Shape(
+    width=3072,
+    double=5,
+    single=20,
+    weights=3.88e9,
+    per_token=(5 * 13 + 20 * 13) * 3072**2,
+    lora_per_rank={Targets.attention: 340 * 3072, Targets.diffusers: 490 * 3072, Targets.all_linear: 490 * 3072},
+    text_bytes=8_050_000_000,
+    vae_bytes=340_000_000,
+    vae_channels=128,
+)
+KNOWN_SHAPES = {
+    "black-forest-labs/FLUX.1-dev": _FLUX1,
+    "black-forest-labs/FLUX.1-Krea-dev": _FLUX1,
+    "black-forest-labs/FLUX.1-schnell": _FLUX1,
+    "black-forest-labs/FLUX.2-klein-base-4B": _KLEIN_4B,
+}
+KNOWN_STEP = 16  # px, of all of them
+
+
 @dataclass(frozen=True)
 class Memory:
     """GB on the device at the three moments that matter."""

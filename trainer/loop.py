@@ -111,7 +111,7 @@ def _checkpoints(job: _Job) -> Iterator[Checkpoint]:
         done += 1
     if done == len(ends):
         return
-    trainee = _Trainee(job)
+    trainee = _trainee(job)
     trainee.resume(at_most=ends[done])
     for end in ends[done:]:
         yield trainee.advance(steps=end)
@@ -128,13 +128,21 @@ def _timed_checkpoints(job: _Job) -> Iterator[Checkpoint]:
     shares = [s for s in budget_shares(job.plan, job.settings.budget, job.settings.checkpoints) if s > spent]
     if not shares:
         return
-    trainee = _Trainee(job)
+    trainee = _trainee(job)
     trainee.resume(at_most=max(job.folder.steps(), default=0))
     for share in shares:
         if share > spent:
             checkpoint = trainee.advance(seconds=share - spent)
             spent += checkpoint.seconds
             yield checkpoint
+
+
+def _trainee(job: _Job) -> "_Trainee":
+    try:
+        return _Trainee(job)
+    except torch.OutOfMemoryError as error:
+        advice = out_of_memory_advice(job.base, job.settings, job.plan)
+        raise TrainingError(f"out of memory while pictures and captions were encoded: {advice}") from error
 
 
 class _Trainee:

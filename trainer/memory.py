@@ -43,9 +43,14 @@ def peak_bytes(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
+def device_gigabytes(device: torch.device) -> float:
+    """Memory of the device, GB; 0 of a CPU, where no preset helps."""
+    return torch.cuda.get_device_properties(device).total_memory / GB if device.type == "cuda" else 0.0
+
+
 def out_of_memory_advice(base: FluxBase, settings: TrainSettings, plan: Plan) -> str:
     """Which preset would fit the device, for a training that did not."""
-    capacity = torch.cuda.get_device_properties(base.device).total_memory / GB if base.device.type == "cuda" else 0.0
+    capacity = device_gigabytes(base.device)
     shape = read_shape(find_base(base.settings))
     found = fitting_preset(shape, plan, base.settings, settings, capacity=capacity)
     if found is None:

@@ -134,6 +134,10 @@ def _check_device(device: torch.device, settings: BaseSettings) -> None:
         raise BaseError(
             f"`base.group_offload` streams blocks to a CUDA device, this base is on {device}: set it to false"
         )
+    if settings.quantize == Quantize.nf4 and device.type != "cuda":
+        raise BaseError(
+            f"`base.quantize=nf4` packs weights on a CUDA device, this base is on {device}: choose fp8 or none"
+        )
     if settings.quantize == Quantize.fp8 and settings.dtype == Dtype.float32 and device.type == "cuda":
         raise BaseError("`base.quantize=fp8` computes in `base.dtype`: set base.dtype=bfloat16")
 

@@ -10,13 +10,13 @@ from diffusers import Flux2KleinPipeline
 from tests.tiny_flux import SCALE
 from tests.tiny_klein import make_tiny_klein
 from trainer.base import BaseError, Family, component_ids, family_of, find_base, load_base, step_px
-from trainer.estimate import read_shape
+from trainer.estimate import KNOWN_SHAPES, read_shape
 from trainer.examples import read_examples
 from trainer.export import read_lora
 from trainer.flux import FluxBase
 from trainer.klein import KleinBase
-from trainer.lora import target_layers
 from trainer.loop import train
+from trainer.lora import target_layers
 from trainer.sample import sample
 from trainer.settings import (
     BaseSettings,
@@ -47,7 +47,9 @@ def test_the_family_is_read_from_the_folder(folder: Path, klein: FluxBase, tiny_
     assert (family_of(folder), family_of(tiny_flux)) == (Family.klein, Family.flux)
     assert isinstance(klein, KleinBase) and klein.architecture == "flux-2-klein"
     assert klein.step_px == step_px(folder) == 8
-    assert set(component_ids(folder)) == set(klein.ids) == {"transformer", "vae", "text_encoder", "tokenizer", "scheduler"}
+    assert (
+        set(component_ids(folder)) == set(klein.ids) == {"transformer", "vae", "text_encoder", "tokenizer", "scheduler"}
+    )
     count = token_counter(find_base(str(folder)))
     assert count is not None and count("a house") > 1
 
@@ -134,11 +136,22 @@ def test_a_training_learns_and_its_file_loads_in_diffusers(
 def test_targets_and_sizes_of_klein_4b_are_counted_right() -> None:
     from diffusers import Flux2Transformer2DModel
 
-    shape = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}
+    shape = {
+        "num_layers": 5,
+        "num_single_layers": 20,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 7680,
+        "in_channels": 128,
+    }
     with torch.device("meta"):
         klein = Flux2Transformer2DModel(**shape, guidance_embeds=False)
     assert len(target_layers(klein, Targets.attention)) == 5 * 4 + 20 * 2
     assert len(target_layers(klein, Targets.all_linear)) == 5 * 12 + 20 * 2
+    known = KNOWN_SHAPES["black-forest-labs/FLUX.2-klein-base-4B"]
+    assert known.weights == pytest.approx(sum(weight.numel() for weight in klein.parameters()), rel=0.02)
+    for targets in Targets:
+        layers = [klein.get_submodule(name) for name in target_layers(klein, targets)]
+        assert known.lora_per_rank[targets] == sum(layer.in_features + layer.out_features for layer in layers)
 
 
 def test_the_estimate_counts_the_weights_there_are(folder: Path, klein: FluxBase) -> None:

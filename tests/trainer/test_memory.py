@@ -1,0 +1,242 @@
+"""Weights in fewer bits, recomputed activations, one part at a time; estimates and presets; what is missing is said."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import FluxTransformer2DModel
+from safetensors.torch import load_file, save_file
+
+from trainer.base import BaseError, load_base
+from trainer.budget import training_length
+from trainer.estimate import KNOWN_SHAPES, PRESETS, fitting_preset, memory, preset_settings, read_shape, training_flop
+from trainer.examples import read_examples
+from trainer.extras import missing_extras
+from trainer.flux import FluxBase
+from trainer.loop import train
+from trainer.lora import LoraLinear, target_layers
+from trainer.memory import activations_recomputed
+from trainer.plan import Plan, make_plan
+from trainer.sample import sample
+from trainer.settings import (
+    BaseSettings,
+    BudgetSettings,
+    CaptionSettings,
+    Dtype,
+    LoraSettings,
+    MixSettings,
+    OptimizerName,
+    OptimizerSettings,
+    Prompt,
+    Quantize,
+    SampleSettings,
+    Targets,
+    TrainSettings,
+)
+
+MEMORY = Path(__file__).parents[2] / "conf" / "memory"
+LIBRARIES = {Quantize.nf4: "bitsandbytes", Quantize.int8: "torchao"}
+SETTINGS = TrainSettings(
+    lora=LoraSettings(rank=2),
+    optimizer=OptimizerSettings(learning_rate=1e-2),
+    budget=BudgetSettings(steps=3),
+    checkpoints=1,
+)
+DEV = KNOWN_SHAPES["black-forest-labs/FLUX.1-dev"]
+CARD = BaseSettings(path="black-forest-labs/FLUX.1-dev", dtype=Dtype.bfloat16)
+
+
+class _Picture:
+    width = height = 2048
+
+
+def _dev_plan(side: int, batch_size: int = 1) -> Plan:
+    return make_plan([_Picture()], MixSettings({side: 1}, batch_size=batch_size), scale=1.0, step=16, seed=0)
+
+
+def _train(base: FluxBase, pictures: Path, folder: Path, settings: TrainSettings = SETTINGS) -> dict[str, torch.Tensor]:
+    checkpoints = train(
+        base=base,
+        examples=read_examples(pictures),
+        captions=CaptionSettings(),
+        mix=MixSettings({512: 1}, batch_size=2),
+        settings=settings,
+        folder=folder,
+        cache=folder.parent / "cache",
+    )
+    return load_file(list(checkpoints)[-1].lora)
+
+
+@pytest.mark.parametrize("quantize", [Quantize.fp8, Quantize.int8])
+@pytest.mark.filterwarnings("ignore")  # of the libraries' own
+def test_packed_weights_train_nearly_as_whole_ones_and_repeat(
+    quantize: Quantize, tiny_settings: BaseSettings, picture_folder: Path, tmp_path: Path
+) -> None:
+    library = LIBRARIES.get(quantize)
+    if library and find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    whole = load_base(replace(tiny_settings, dtype=Dtype.bfloat16))
+    packed = load_base(replace(tiny_settings, dtype=Dtype.bfloat16, quantize=quantize))
+    assert packed.id != whole.id and packed.text_id == whole.text_id and packed.vae_id == whole.vae_id
+    first = _train(packed, picture_folder, tmp_path / "first")
+    again = _train(packed, picture_folder, tmp_path / "again")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    saved = replace(SETTINGS, gradient_checkpointing=True)
+    recomputed = _train(packed, picture_folder, tmp_path / "recomputed", saved)
+    assert all(torch.allclose(first[name], recomputed[name], atol=2e-2) for name in first)
+    prompts, asked = [Prompt("a red heart", seed=1)], SampleSettings(steps=2)
+    difference = (sample(packed, prompts, asked)[0] - sample(whole, prompts, asked)[0]).abs().mean()
+    assert 0 < difference < 0.1
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own
+def test_a_lora_trains_beside_a_layer_in_nf4() -> None:
+    """What a CPU can show of it: diffusers packs a whole transformer on a GPU only."""
+    library = pytest.importorskip("bitsandbytes")
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.nn.Linear(64, 32)
+    packed = library.nn.Linear4bit(64, 32, compute_dtype=torch.float32, quant_type="nf4")
+    packed.load_state_dict(whole.state_dict())
+    packed = packed.to("cpu").requires_grad_(False)
+    down, up = (torch.nn.Parameter(torch.randn(*size, generator=generator)) for size in ((4, 64), (32, 4)))
+    x = torch.randn(2, 5, 64, generator=generator, requires_grad=True)
+    found = LoraLinear(packed, down, up, 0.5)(x)
+    expected = whole(x) + 0.5 * x @ down.T @ up.T
+    assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
+    found.square().sum().backward()
+    assert x.grad is not None and all(weight.grad is not None and weight.grad.any() for weight in (down, up))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_blocks_that_recompute_is_the_share_asked_for(
+    share: float, base: FluxBase, picture_folder: Path, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, gradient_checkpointing=True, checkpointed_share=share)
+    calls = []
+    block = base.transformer.transformer_blocks[0]
+    hook = block.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        found = _train(base, picture_folder, tmp_path / "run", replace(settings, budget=BudgetSettings(steps=1)))
+    finally:
+        hook.remove()
+    assert len(calls) == (1 if share == 0 else 2)  # of the two blocks the first is recomputed from a half on
+    plain = _train(base, picture_folder, tmp_path / "plain", replace(SETTINGS, budget=BudgetSettings(steps=1)))
+    assert all(torch.allclose(plain[name], found[name], atol=1e-6) for name in plain)
+    with activations_recomputed(base.transformer, settings):
+        assert base.transformer.gradient_checkpointing
+    assert not base.transformer.gradient_checkpointing
+
+
+def test_offload_has_one_part_on_the_device_and_moves_it_once_for_many(
+    tiny_settings: BaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(replace(tiny_settings, offload=True))
+    moved = []
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        module = getattr(base.pipeline, name)
+        monkeypatch.setattr(module, "to", lambda place, name=name: moved.append((name, str(place))))
+    base.encode_text(["a house", "a hand", "a heart"])
+    assert moved == [("transformer", "cpu"), ("text_encoder", "cpu"), ("text_encoder_2", "cpu")]
+    for _ in range(3):
+        base.encode_pictures(torch.rand(1, 3, 16, 16))
+    assert moved[3:] == [("text_encoder", "cpu"), ("text_encoder_2", "cpu"), ("vae", "cpu")]
+
+
+def test_a_single_file_is_loaded_with_the_parts_of_a_folder(
+    base: FluxBase, tiny_settings: BaseSettings, tmp_path: Path
+) -> None:
+    file = tmp_path / "flux.safetensors"
+    save_file({name: weight.contiguous() for name, weight in base.transformer.state_dict().items()}, file)
+    loaded = load_base(replace(tiny_settings, path=str(file), parts=tiny_settings.path))
+    asked = SampleSettings(steps=1)
+    assert torch.equal(sample(loaded, [Prompt("a hand")], asked)[0], sample(base, [Prompt("a hand")], asked)[0])
+    assert loaded.id != base.id  # the file's content is part of it
+    with pytest.raises(BaseError, match="no such file"):
+        load_base(replace(tiny_settings, path=str(tmp_path / "none.safetensors"), parts=tiny_settings.path))
+    with pytest.raises(BaseError, match=r"`base.parts`=nobody/nothing: neither a folder"):
+        load_base(replace(tiny_settings, path=str(file), parts="nobody/nothing"))
+    with pytest.raises(ValueError, match=r"base\.parts"):
+        BaseSettings(path=str(file))
+    save_file({"other": torch.ones(2)}, file)
+    with pytest.raises(BaseError, match="does not hold the weights"):
+        load_base(replace(tiny_settings, path=str(file), parts=tiny_settings.path))
+
+
+def test_what_needs_a_gpu_or_a_library_says_so(tiny_settings: BaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BaseError, match=r"base\.group_offload.*CUDA.*cpu"):
+        load_base(replace(tiny_settings, group_offload=True))
+    with pytest.raises(BaseError, match=r"base\.quantize=nf4.*CUDA.*fp8"):
+        load_base(replace(tiny_settings, quantize=Quantize.nf4))
+    monkeypatch.setattr("trainer.extras.find_spec", lambda name: None)
+    faults = missing_extras(
+        replace(tiny_settings, quantize=Quantize.nf4), OptimizerSettings(OptimizerName.prodigy, learning_rate=1.0)
+    )
+    assert len(faults) == 2
+    assert "base.quantize=nf4` needs bitsandbytes" in faults[0] and "pip install prodigyopt" in faults[1]
+
+
+@pytest.mark.parametrize(
+    ("quantize", "side", "rank", "targets", "published"),
+    [
+        (Quantize.none, 640, 4, Targets.attention, 26.0),  # Hugging Face's blog on QLoRA, 512x768
+        (Quantize.nf4, 640, 4, Targets.attention, 9.0),  # the same
+        (Quantize.none, 512, 16, Targets.all_linear, 30.0),  # SimpleTuner's FLUX guide
+        (Quantize.nf4, 512, 16, Targets.all_linear, 9.0),
+    ],
+)
+def test_estimates_are_near_published_figures(
+    quantize: Quantize, side: int, rank: int, targets: Targets, published: float
+) -> None:
+    base = replace(CARD, quantize=quantize, offload=True)
+    train = TrainSettings(lora=LoraSettings(rank=rank, targets=targets), gradient_checkpointing=True)
+    assert memory(DEV, _dev_plan(side), base, train).training == pytest.approx(published, rel=0.15)
+
+
+def test_the_cost_of_a_step_is_that_of_the_formula() -> None:
+    plan = _dev_plan(512)
+    for settings, tflop in ((TrainSettings(), 44.6), (TrainSettings(gradient_checkpointing=True), 66.1)):
+        assert training_flop(DEV, plan, CARD, settings, 1) / 1e12 == pytest.approx(tflop, rel=0.01)
+
+
+def test_the_shape_is_read_from_the_folder(base: FluxBase, tiny_settings: BaseSettings) -> None:
+    shape = read_shape(Path(tiny_settings.path))
+    count = sum(weight.numel() for weight in base.transformer.parameters())
+    assert shape.weights == pytest.approx(count, rel=0.35)  # the embeddings are large beside one block
+    for targets in Targets:
+        layers = [base.transformer.get_submodule(name) for name in target_layers(base.transformer, targets)]
+        assert shape.lora_per_rank[targets] == sum(layer.in_features + layer.out_features for layer in layers)
+
+
+@pytest.mark.parametrize(("preset", "card"), [("12gb", 12), ("16gb", 16), ("24gb", 24), ("80gb", 80)])
+def test_a_preset_fits_its_card_at_768_and_its_file_says_the_same(preset: str, card: int) -> None:
+    train = TrainSettings(lora=LoraSettings(rank=16, targets=Targets.attention))
+    asked = preset_settings(preset, CARD, train)
+    assert memory(DEV, _dev_plan(768), *asked).peak < 0.97 * card
+    stored = yaml.safe_load((MEMORY / f"{preset}.yaml").read_text())
+    assert stored["base"] == {
+        "quantize": PRESETS[preset]["quantize"].value,
+        "offload": PRESETS[preset]["offload"],
+        "group_offload": False,
+    }
+    assert stored["train"]["gradient_checkpointing"] == PRESETS[preset]["gradient_checkpointing"]
+
+
+def test_the_known_shape_of_flux_is_that_of_its_class() -> None:
+    with torch.device("meta"):
+        flux = FluxTransformer2DModel(guidance_embeds=True)  # the defaults are FLUX.1-dev's sizes
+    assert DEV.weights == pytest.approx(sum(weight.numel() for weight in flux.parameters()), rel=0.01)
+    for targets in Targets:
+        layers = [flux.get_submodule(name) for name in target_layers(flux, targets)]
+        assert DEV.lora_per_rank[targets] == sum(layer.in_features + layer.out_features for layer in layers)
+
+
+def test_the_advice_is_the_preset_that_saves_just_enough() -> None:
+    train = TrainSettings(lora=LoraSettings(rank=16, targets=Targets.attention))
+    plan = _dev_plan(512)
+    assert fitting_preset(DEV, plan, CARD, train, capacity=24)[0] == "24gb"
+    assert fitting_preset(DEV, plan, CARD, train, capacity=12)[0] == "12gb"
+    assert fitting_preset(DEV, plan, CARD, train, capacity=6) is None
+    assert training_length(plan, BudgetSettings(3)) == (3, 3)
