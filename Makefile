@@ -10,7 +10,7 @@ PORT ?= 8080
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: sweep test check dashboard install clean
+.PHONY: sweep test test-browser check validate-metrics dashboard install clean
 .DEFAULT_GOAL := sweep
 
 sweep: $(STAMP)  ## a sweep on the sandbox; run it again to continue it
@@ -19,9 +19,16 @@ sweep: $(STAMP)  ## a sweep on the sandbox; run it again to continue it
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest
 
+test-browser: $(STAMP)  ## the pages in Debian's chromium: apt install chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser,report]'
+	$(BIN)/python -m pytest -m browser
+
 check: $(STAMP)  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+validate-metrics: $(STAMP)  ## prove the metrics on fresh pictures and trainings; writes the tables of metrics/README.md
+	$(BIN)/python tests/metrics/validate.py --write --trainings
 
 dashboard: $(STAMP)  ## optuna-dashboard on the newest study, on this machine only
 	$(BIN)/python -m sweep.dashboard --host $(HOST) --port $(PORT)

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metrics.settings import Constraint, LpipsNet, ScoreSettings
+from metrics.settings import Constraint, ScoreSettings, settings_from
 
 if TYPE_CHECKING:
     from metrics.folders import PairedFolders
@@ -58,15 +58,10 @@ def read_settings(file: Path | None) -> ScoreSettings:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"--settings {file} cannot be read: {error}") from error
-    known = ScoreSettings.__dataclass_fields__
-    unknown = [str(key) for key in found if key not in known]
-    if unknown:
-        raise ValueError(f"--settings {file} has unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
-    if "lpips_net" in found:
-        found["lpips_net"] = LpipsNet(found["lpips_net"])
-    if "constraints" in found:
-        found["constraints"] = [Constraint(name) for name in found["constraints"]]
-    return ScoreSettings(**found)
+    try:
+        return settings_from(found)
+    except ValueError as error:
+        raise ValueError(f"--settings {file}: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

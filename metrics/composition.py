@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metrics.images import ScoreError, gradients, opponent, resized
-from metrics.structure import PatchEncoder, canonical_size, distances, layout
+from metrics.structure import Layouts, PatchEncoder, canonical_size, distances, layout
 
 Floats = NDArray[np.float64]
 FLOOR_QUANTILE = 0.75  # the median reads 0.80 for a pure engraving of the sandbox, this 0.90
@@ -71,15 +71,12 @@ def floor_distance(redrawn: Sequence[Sequence[float]]) -> float:
     return float(np.quantile(np.array(redrawn), FLOOR_QUANTILE))
 
 
-def distance_matrix(base: Sequence[Tensor], samples: Sequence[Tensor], patches: PatchEncoder | None = None) -> Floats:
+def distance_matrix(base: Layouts, samples: Layouts) -> Floats:
     """Return D between every base image (row) and every sample (column); a sample of another size is stretched."""
-    sizes = [canonical_size(image) for image in base]
-    found = np.zeros((len(base), len(samples)))
-    for size in sorted(set(sizes)):
-        rows = [i for i, s in enumerate(sizes) if s == size]
-        found[rows] = (
-            distances(layout([base[i] for i in rows], size, patches), layout(samples, size, patches)).double().numpy()
-        )
+    found = np.zeros((len(base.sizes), len(samples.sizes)))
+    for size in sorted(set(base.sizes)):
+        rows = [i for i, s in enumerate(base.sizes) if s == size]
+        found[rows] = distances(base.at(size)[rows], samples.at(size)).double().numpy()
     return found
 
 

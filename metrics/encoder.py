@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metrics.images import ScoreError, resized
+from metrics.style import Whitening
 
 TEMPLATES = ("a {}", "a picture of a {}", "a drawing of a {}")  # averaged, as in CLIP's zero-shot classification
 
@@ -43,7 +44,7 @@ def file_hash(path: Path) -> str:
 class Encoder:
     """Embeddings of pictures and texts in one space, L2-normalised, float32 on the CPU."""
 
-    whiten = False  # as a style encoder: its features come on one scale
+    whitening = Whitening.directions  # as a style encoder
 
     def __init__(self, name: str, device: str = "cpu", batch_size: int = 32) -> None:
         """Load `name`: an open_clip folder, or "ARCHITECTURE@WEIGHTS_FILE" such as "ViT-L-14-quickgelu@vit_l.pt".

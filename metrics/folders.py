@@ -49,7 +49,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
             faults.append(f"{file}: there is another picture called {file.stem}")
             continue
         try:
-            found[file.stem] = _read(file)
+            found[file.stem] = read_picture(file)
         except (UnidentifiedImageError, OSError) as error:
             faults.append(f"{file}: {error}")
     if faults:
@@ -85,7 +85,8 @@ def _text(name: str, *folders: Path) -> str:
     return ""
 
 
-def _read(file: Path) -> Tensor:
+def read_picture(file: Path) -> Tensor:
+    """Return (3, H, W) float in [0, 1]; transparent pixels lie on white."""
     with Image.open(file) as opened:
         picture = opened.convert("RGBA")
     on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")

@@ -95,6 +95,13 @@ def opponent(images: Tensor) -> Tensor:
     return torch.einsum("ij,njhw->nihw", OPPONENT.to(images), images)
 
 
+def levelled(image: Tensor) -> Tensor:
+    """Return a picture with the darkest and lightest 2 % of its luma at 0 and 1; one of nearly one tone is kept."""
+    grey = opponent(image[None].float())[0, 0].flatten().sort().values
+    low, high = (float(grey[round(share * (len(grey) - 1))]) for share in (0.02, 0.98))
+    return image if high - low < 0.05 else ((image - low) / (high - low)).clamp(0, 1)
+
+
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Return (N, C, H, W) smoothed with a Gaussian of `sigma` px, edges repeated."""
     radius = math.ceil(3 * sigma)

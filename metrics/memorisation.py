@@ -49,8 +49,8 @@ def copies(to_training: Floats, references_to_training: Floats, *, share: float)
     """Return which samples are copies: nearer to a training picture than `share` of what references usually are.
 
     Range: a flag per sample; the rate lies in 0 ... 1, lower is better.
-    Fooled by: a cropped or shifted copy, which LPIPS does not call near (measured, see README; mirrored ones are
-    compared too); very plain styles, in which all pictures are alike.
+    Fooled by: a copy that was cut by more than an eighth or moved, which LPIPS does not call near (mirrored copies,
+    their corners, middle and square are compared too); very plain styles, in which all pictures are alike.
     Source: facts/metrics.md 9; the share was set on the drawn scenes (tests/metrics/test_memorisation.py).
     """
     usual = float(np.median(references_to_training.min(1)))

@@ -18,13 +18,18 @@ from metrics.descriptor import quantiles
 from metrics.images import equal_area, gaussian_blur, gradients, opponent, resized
 
 Floats = NDArray[np.float64]
-SANITY = ("contrast", "clipped", "grain", "colour_noise")
+SANITY = ("contrast", "clipped", "grain", "colour_noise", "patch", "seam")
+CELLS = 4  # a noise patch is looked for in the cells of a 4 x 4 grid
 LINES = ("contrast", "acutance", "coherence", "grain")
 
 
 @torch.inference_mode()
 def sanity_statistics(images: Sequence[Tensor], side: int) -> Floats:
-    """Return (N, 4): SD of luma, share of pixels with a channel at 0 or 1, grain and colour noise at the finest scale.
+    """Return (N, 6): SANITY of pictures at the area of a square of `side` px.
+
+    SD of luma; share of pixels with a channel at 0 or 1; grain and colour noise at the finest scale; how far the
+    noisiest cell of the picture stands above its median cell; how much less alike two neighbouring rows
+    or columns are than those beside them.
 
     Both noises are Immerkaer's estimate (1996), the mean response to a mask that is blind to planes and edges. In luma
     it counts where directions are incoherent only, as hatching of 3 px answers more strongly than noise does.
@@ -38,8 +43,26 @@ def sanity_statistics(images: Sequence[Tensor], side: int) -> Floats:
         answer = functional.conv2d(channels.transpose(0, 1), mask).abs() * float(np.sqrt(np.pi / 2)) / 6
         incoherent = 1 - coherence(grey)[:, 1:-1, 1:-1]
         clipped = ((picture <= 0.002) | (picture >= 0.998)).any(1).float().mean()
-        rows.append([grey.std(), clipped, (answer[0] * incoherent).mean(), answer[1:].mean()])
+        noise = answer[0] * incoherent
+        cells = functional.adaptive_avg_pool2d(noise + answer[1:].mean(0), CELLS).flatten()
+        patch = cells.max() - cells.median()
+        rows.append([grey.std(), clipped, noise.mean(), answer[1:].mean(), patch, max(_seam(grey), _seam(grey.mT))])
     return np.array(rows, dtype=np.float64)
+
+
+def _seam(grey: Tensor) -> float:
+    """Return how much less alike two neighbouring rows of (1, 1, H, W) are than the pairs of rows beside them.
+
+    Rows are compared by correlation, smoothed along themselves so that hatching does not count; a row of one tone is
+    like its neighbours. About 0 in a picture in one piece, towards 1 where a part of it was moved along a line.
+    """
+    smooth = functional.avg_pool2d(functional.pad(grey, (2, 2, 0, 0), mode="replicate"), (1, 5), 1)[0, 0]
+    centred = smooth - smooth.mean(1, keepdim=True)
+    power = centred.square().mean(1)
+    floor = 0.1 * float(power.max()) + 1e-6
+    alike = ((centred[1:] * centred[:-1]).mean(1) + floor) / (torch.sqrt(power[1:] * power[:-1]) + floor)
+    beside = functional.pad(alike[None], (3, 3), mode="replicate")[0].unfold(0, 7, 1)
+    return float((beside[:, [0, 1, 5, 6]].mean(1) - alike).max())
 
 
 def coherence(grey: Tensor) -> Tensor:
@@ -49,24 +72,33 @@ def coherence(grey: Tensor) -> Tensor:
     return ((xx - yy) ** 2 + 4 * xy**2).sqrt() / (xx + yy + 1e-4)
 
 
-def failed(statistics: Floats, normal: Floats) -> NDArray[np.bool_]:
-    """Return which pictures failed: nearly one tone, clipped or noisy beyond everything in `normal`.
+def failure_score(statistics: Floats, normal: Floats) -> Floats:
+    """Return how far each picture lies beyond everything normal, at its worst statistic; above 0 it failed.
 
     Args:
-        statistics: (N, 4) of the pictures.
-        normal: (M, 4) of references and base images.
+        statistics: (N, 6) of the pictures.
+        normal: (M, 6) of references and base images.
 
-    Range: a flag per picture; the rate lies in 0 ... 1, lower is better.
+    Range: about -1 ... 10, lower is better; 0 = just tolerated, 1 = as far beyond the tolerance again.
     Fooled by: broken anatomy or a torn layout with ordinary statistics (read composition and adherence); noise of one
     tone in a style that is itself grain.
     Source: facts/metrics.md 9(d), the hard sanity checks. Margins from the corruption ladder in
     tests/metrics/test_image_quality.py: a third of the least contrast; a quarter of the picture more clipped; half as
-    much noise again.
+    much noise, patchiness and seam again.
     """
-    constant = statistics[:, 0] < min(0.02, normal[:, 0].min() / 3) + 1e-9
-    clipped = statistics[:, 1] > normal[:, 1].max() + 0.25
-    noisy = (statistics[:, 2:] > 1.5 * normal[:, 2:].max(0) + 0.01).any(1)
-    return np.asarray(constant | clipped | noisy)
+    least = min(0.02, float(normal[:, 0].min()) / 3) + 1e-9
+    flat = 1 - statistics[:, :1] / least
+    clipped = (statistics[:, 1:2] - normal[:, 1].max()) / 0.25 - 1
+    most = 1.5 * normal[:, 2:].max(0) + 0.01
+    return np.asarray(np.concatenate([flat, clipped, statistics[:, 2:] / most - 1], 1).max(1))
+
+
+def failed(statistics: Floats, normal: Floats) -> NDArray[np.bool_]:
+    """Return which pictures failed: nearly one tone, clipped, noisy or torn beyond everything in `normal`.
+
+    Range: a flag per picture; the rate lies in 0 ... 1, lower is better. Arguments and source: `failure_score`.
+    """
+    return np.asarray(failure_score(statistics, normal) > 0)
 
 
 @torch.inference_mode()

@@ -6,13 +6,14 @@ count (`chosen`, the unrelated prompts) unless said otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from metrics.adherence import adherence_change
 from metrics.composition import (
@@ -26,11 +27,13 @@ from metrics.composition import (
 from metrics.diversity import diversity_ratio
 from metrics.encoder import Encoder
 from metrics.features import Features, embeddings, style_column
-from metrics.leakage import asked_for, leaks, noun_probabilities
+from metrics.images import levelled, opponent
+from metrics.leakage import asked_for, directional_leakage, leaks, noun_probabilities, picture_leak
 from metrics.memorisation import copies, memorisation_gap
 from metrics.perceptual import Lpips, lpips_distances
 from metrics.quality import failed, line_quality
 from metrics.settings import Constraint, ScoreSettings, StyleEncoder
+from metrics.structure import Layouts
 from metrics.style import StyleSpace, style_gain
 from metrics.vision import PictureEncoder, VisionTransformer
 
@@ -72,7 +75,7 @@ def fit_spaces(
 ) -> Spaces:
     """Return every encoder's view of the style."""
     return {
-        name: StyleSpace.fit(style_column(references, i), style_column(others, i), whiten=encoder.whiten)
+        name: StyleSpace.fit(style_column(references, i), style_column(others, i), whitening=encoder.whitening)
         for i, (name, encoder) in enumerate(styles.items())
     }
 
@@ -95,30 +98,47 @@ def read_style(pairs: Pairs, spaces: Spaces, pool: Sequence[Features], range_at_
     return Reading({"style": gains}, {}, diagnostics | {"style_range": ceiling - level})
 
 
-def read_composition(pairs: Pairs, floors: dict[str, list[float]], patches: VisionTransformer | None = None) -> Reading:
-    """Return composition kept, and the diversity of layouts; `floors` keeps each base image's redrawings' distances.
+class LayoutJudge:
+    """Composition, and diversity of layouts; what concerns base images alone is read once."""
 
-    Samples that are as near to other prompts' base images as a restyling is (`composition_collapsed`) keep nothing, 0.
+    def __init__(self, patches: VisionTransformer | None = None) -> None:
+        """Read edges and gradients, and the self-similarity of `patches` where there are any."""
+        self._patches = patches
+        self._floors: dict[str, list[float]] = {}  # each base image's distances to its redrawings
+        self._base: tuple[tuple[str, ...], Layouts, Floats] | None = None  # keys, layouts and distances of the last set
 
-    Raises:
-        ScoreError: if the base images of different prompts cannot be told apart either.
-    """
-    for image, features in zip(pairs.base_images, pairs.known, strict=True):
-        if features.key not in floors:
-            floors[features.key] = floor_distances(image, patches)
-    floor = floor_distance([floors[pairs.known[i].key] for i in pairs.chosen])
-    matrix = distance_matrix(pairs.base_images, pairs.samples, patches)
-    texts = [pairs.texts[i] for i in pairs.chosen]
-    null = null_distance(matrix[np.ix_(pairs.chosen, pairs.chosen)], texts)
-    some, before = ([images[i] for i in pairs.chosen] for images in (pairs.samples, pairs.base_images))
-    base_matrix = distance_matrix(before, before, patches)
-    ratio = diversity_ratio(distance_matrix(some, some, patches), base_matrix)
-    # The base's own pictures can be told apart, and these samples cannot: their fault, so their score.
-    collapsed = null - floor < RANGE_AT_LEAST <= null_distance(base_matrix, texts) - floor
-    kept = np.zeros(len(matrix)) if collapsed else composition(matrix.diagonal(), null=null, floor=floor)
-    marks = {"composition_null": null, "composition_floor": floor, "composition_collapsed": float(collapsed)}
-    marks["diversity_layout"] = ratio
-    return Reading({"composition": kept}, {}, marks)
+    def read(self, pairs: Pairs) -> Reading:
+        """Return composition kept, per picture.
+
+        Samples as near to other prompts' base images as a restyling is (`composition_collapsed`) keep nothing, 0.
+
+        Raises:
+            ScoreError: if the base images of different prompts cannot be told apart either.
+        """
+        base, base_matrix = self._known(pairs)
+        floor = floor_distance([self._floors[pairs.known[i].key] for i in pairs.chosen])
+        samples = Layouts(pairs.samples, self._patches)
+        matrix, among = distance_matrix(base, samples), distance_matrix(samples, samples)
+        counted = np.ix_(pairs.chosen, pairs.chosen)
+        texts = [pairs.texts[i] for i in pairs.chosen]
+        null = null_distance(matrix[counted], texts)
+        # The base's own pictures can be told apart, and these samples cannot: their fault, so their score.
+        collapsed = null - floor < RANGE_AT_LEAST <= null_distance(base_matrix[counted], texts) - floor
+        kept = np.zeros(len(matrix)) if collapsed else composition(matrix.diagonal(), null=null, floor=floor)
+        marks = {"composition_null": null, "composition_floor": floor, "composition_collapsed": float(collapsed)}
+        marks["diversity_layout"] = diversity_ratio(among[counted], base_matrix[counted])
+        return Reading({"composition": kept}, {}, marks)
+
+    def _known(self, pairs: Pairs) -> tuple[Layouts, Floats]:
+        """Return the base images' layouts and the distances among them."""
+        for image, features in zip(pairs.base_images, pairs.known, strict=True):
+            if features.key not in self._floors:
+                self._floors[features.key] = floor_distances(image, self._patches)
+        keys = tuple(features.key for features in pairs.known)
+        if self._base is None or self._base[0] != keys:
+            layouts = Layouts(pairs.base_images, self._patches)
+            self._base = keys, layouts, distance_matrix(layouts, layouts)
+        return self._base[1], self._base[2]
 
 
 def read_adherence(pairs: Pairs, encoder: Encoder, loss: float) -> Reading:
@@ -158,6 +178,36 @@ def read_leakage(pairs: Pairs, judge: NounJudge, training: Sequence[Features], r
     return Reading({"leak": flags.astype(float)}, {Constraint.leakage: found - rate}, diagnostics)
 
 
+class SubjectJudge:
+    """How far samples went towards training pictures, in grey embeddings."""
+
+    def __init__(self, encoder: PictureEncoder, references: Sequence[Tensor], training: Sequence[Tensor]) -> None:
+        """Read references and training pictures once."""
+        self._encoder = encoder
+        self._references, self._training = self._grey(references), self._grey(training)
+        self._base: dict[str, Tensor] = {}
+
+    def read(self, pairs: Pairs) -> Reading:
+        """Return leakage by picture, a diagnostic."""
+        known = zip(pairs.known, pairs.base_images, strict=True)
+        fresh = {features.key: image for features, image in known if features.key not in self._base}
+        if fresh:
+            self._base |= dict(zip(fresh, self._grey(list(fresh.values())), strict=True))
+        base = torch.stack([self._base[features.key] for features in pairs.known])
+        # A sample that equals its base image has its very features, whatever the batch.
+        changed = [i for i, (f, k) in enumerate(zip(pairs.found, pairs.known, strict=True)) if f.key != k.key]
+        after = base.clone()
+        if changed:
+            after[changed] = self._grey([pairs.samples[i] for i in changed])
+        ways = (directional_leakage(after, base, some) for some in (self._training, self._references))
+        found = picture_leak(*ways)
+        return Reading({"leak_picture": found}, {}, {"leak_picture": float(found[pairs.chosen].mean())})
+
+    def _grey(self, images: Sequence[Tensor]) -> Tensor:
+        grey = [opponent(image[None].float())[0, :1].clamp(0, 1).expand(3, -1, -1) for image in images]
+        return functional.normalize(self._encoder.pictures(grey), dim=1)
+
+
 def read_quality(pairs: Pairs, references: Sequence[Features], settings: ScoreSettings) -> Reading:
     """Return failed pictures and the quality of lines and contrast."""
     normal = np.stack([f.sanity for f in [*references, *pairs.known]])
@@ -183,10 +233,10 @@ class CopyJudge:
     def __init__(self, lpips: Lpips, references: Sequence[Tensor], training: Sequence[Tensor]) -> None:
         """Read references and training pictures once."""
         self.lpips = lpips
-        self._references = self._both_ways(references)
+        self._references = self._variants(references)
         self._training: Tensor | None = None
         if len(training):
-            self._training = self._both_ways(training)
+            self._training = self._variants(training)
             self._usual = _nearer(self._references[: len(references)], self._training)
         self._base: dict[str, Tensor] = {}
 
@@ -194,8 +244,8 @@ class CopyJudge:
         """Return memorisation, over all pairs, and diversity; `layout_ratio` is the diversity of layouts."""
         fresh = {f.key: i for f, i in zip(pairs.known, pairs.base_images, strict=True) if f.key not in self._base}
         if fresh:
-            self._base |= dict(zip(fresh, self.lpips.vectors(list(fresh.values())), strict=True))
-        after = self.lpips.vectors(pairs.samples)
+            self._base |= dict(zip(fresh, self._vectors(list(fresh.values())), strict=True))
+        after = self._vectors(pairs.samples)
         before = torch.stack([self._base[pairs.known[i].key] for i in pairs.chosen])
         some = after[pairs.chosen]
         ratio = diversity_ratio(_distances(some, some), _distances(before, before))
@@ -209,9 +259,17 @@ class CopyJudge:
             reading.add(self._memorisation(after, self._training, pairs.chosen, settings))
         return reading
 
-    def _both_ways(self, images: Sequence[Tensor]) -> Tensor:
-        """Return (2N, D): the pictures, then the pictures mirrored, as trainers flip them."""
-        return self.lpips.vectors([*images, *(image.flip(-1) for image in images)])
+    def _variants(self, images: Sequence[Tensor]) -> Tensor:
+        """Return (VARIANTS * N, D): pictures whole, six crops of them, then all of these mirrored.
+
+        A trainer crops and flips, and a sample may have another aspect: a copy is looked for in each of these.
+        """
+        cut = [crop(image) for crop in CROPS for image in images]
+        return self._vectors([*cut, *(image.flip(-1) for image in cut)])
+
+    def _vectors(self, images: Sequence[Tensor]) -> Tensor:
+        """Return LPIPS vectors of pictures at full contrast: a paler copy is a copy."""
+        return self.lpips.vectors([levelled(image) for image in images])
 
     def _memorisation(self, after: Tensor, training: Tensor, chosen: list[int], settings: ScoreSettings) -> Reading:
         near = _nearer(after, training)
@@ -225,10 +283,38 @@ class CopyJudge:
         )
 
 
-def _nearer(pictures: Tensor, both_ways: Tensor) -> Floats:
-    """Return (N, M) LPIPS to the nearer of a picture and its mirror image, from (2M, D)."""
-    straight, mirrored = both_ways.chunk(2)
-    return np.minimum(_distances(pictures, straight), _distances(pictures, mirrored))
+def _cut(rows: int, columns: int) -> Callable[[Tensor], Tensor]:
+    """Return what takes 7/8 of each edge; `rows` and `columns` sixteenths are left out before it, the rest behind."""
+
+    def crop(image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        top, left = rows * height // 16, columns * width // 16
+        return image[:, top : top + height - height // 8, left : left + width - width // 8]
+
+    return crop
+
+
+def _square(image: Tensor) -> Tensor:
+    """Return the square in the middle of a picture."""
+    height, width = image.shape[1:]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    return image[:, top : top + edge, left : left + edge]
+
+
+def _whole(image: Tensor) -> Tensor:
+    return image
+
+
+# Whole, its square, the middle and the four corners.
+CROPS = (_whole, _square, *(_cut(rows, columns) for rows, columns in ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))))
+VARIANTS = 2 * len(CROPS)
+
+
+def _nearer(pictures: Tensor, variants: Tensor) -> Floats:
+    """Return (N, M) LPIPS to the nearest variant of each picture, from (VARIANTS * M, D)."""
+    found: Floats = _distances(pictures, variants).reshape(len(pictures), VARIANTS, -1).min(1)
+    return found
 
 
 def _distances(first: Tensor, second: Tensor) -> Floats:

@@ -7,8 +7,10 @@ a real base.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Constraint(StrEnum):
@@ -134,3 +136,21 @@ class ScoreSettings:
         files = {key: name.partition("@")[2] for key, name in named.items()}
         found = files | {"encoder": files["encoder"] or self.encoder, "lpips_weights": self.lpips_weights}
         return {key: place for key, place in found.items() if place}
+
+
+def settings_from(values: Mapping[str, Any]) -> ScoreSettings:
+    """Return the settings that plain values name, as they stand in conf/score and in outcome.json.
+
+    Raises:
+        ValueError: for an unknown key, or a value that cannot be meant.
+    """
+    known = ScoreSettings.__dataclass_fields__
+    unknown = [str(key) for key in values if key not in known]
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
+    found = dict(values)
+    if "lpips_net" in found:
+        found["lpips_net"] = LpipsNet(found["lpips_net"])
+    if "constraints" in found:
+        found["constraints"] = [Constraint(name) for name in found["constraints"]]
+    return ScoreSettings(**found)

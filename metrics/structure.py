@@ -104,6 +104,21 @@ def _edges(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
     return ((ridges >= floor) & (ridges > 1e-4)).float().view_as(strength)
 
 
+class Layouts:
+    """Pictures and their layouts, each read at a size once."""
+
+    def __init__(self, images: Sequence[Tensor], patches: PatchEncoder | None = None) -> None:
+        self.sizes = [canonical_size(image) for image in images]
+        self._images, self._patches = images, patches
+        self._known: dict[tuple[int, int], Layout] = {}
+
+    def at(self, size: tuple[int, int]) -> Layout:
+        """Return all pictures' layouts, stretched to `size`."""
+        if size not in self._known:
+            self._known[size] = layout(self._images, size, self._patches)
+        return self._known[size]
+
+
 def distances(first: Layout, second: Layout) -> Tensor:
     """Return D of every pair, (N, M) in [0, 1]: 0 the same layout, about 0.85 unrelated ones.
 

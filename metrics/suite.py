@@ -21,17 +21,18 @@ from metrics.leakage import asked_among
 from metrics.perceptual import Lpips
 from metrics.readings import (
     CopyJudge,
+    LayoutJudge,
     NounJudge,
     Pairs,
     Reading,
+    SubjectJudge,
     fit_spaces,
     read_adherence,
-    read_composition,
     read_leakage,
     read_quality,
     read_style,
 )
-from metrics.settings import Constraint, ScoreSettings
+from metrics.settings import Constraint, ScoreSettings, StyleEncoder
 from metrics.statistics import bootstrap_interval, prompt_means, statistic_of, style_objective
 from metrics.vision import load_patch_encoder, load_style_encoders
 
@@ -108,17 +109,20 @@ class Judge:
         self.settings = settings
         self.encoder = Encoder(settings.encoder, settings.device, settings.batch_size)
         self._styles = load_style_encoders(settings, self.encoder)
-        self._patches = load_patch_encoder(settings, self._styles)
+        self._layouts = LayoutJudge(load_patch_encoder(settings, self._styles))
         self._reader = FeatureReader(self.encoder, self._styles, settings.side)
         self._references = self._reader.read(references)
         self._others = unique(self._reader.read(others))
         self._training = self._reader.read(training)
         self._spaces = fit_spaces(self._styles, self._references, self._others) if self._others else None
-        self._floors: dict[str, list[float]] = {}
         wanted = set(settings.constraints)
         self._nouns: NounJudge | None = None
         if any(noun.strip() for noun in training_nouns):
             self._nouns = NounJudge(self.encoder, training_nouns, settings.neutral_nouns)
+        self._subjects: SubjectJudge | None = None
+        if training:
+            by_picture = self._styles.get(StyleEncoder.timm, self.encoder)  # DINOv2 where there is one
+            self._subjects = SubjectJudge(by_picture, references, training)
         self._copies: CopyJudge | None = None
         if wanted & {Constraint.memorisation, Constraint.diversity}:
             self._copies = CopyJudge(load_lpips(settings), references, training)
@@ -151,11 +155,13 @@ class Judge:
 
     def _readings(self, pairs: Pairs) -> Reading:
         reading = self._style(pairs)
-        reading.add(read_composition(pairs, self._floors, self._patches))
+        reading.add(self._layouts.read(pairs))
         reading.add(read_adherence(pairs, self.encoder, self.settings.adherence_loss))
         reading.add(read_quality(pairs, self._references, self.settings))
         if self._nouns is not None:
             reading.add(read_leakage(pairs, self._nouns, self._training, self.settings.leak_rate))
+        if self._subjects is not None:
+            reading.add(self._subjects.read(pairs))
         if self._copies is not None:
             reading.add(self._copies.read(pairs, self.settings, reading.diagnostics["diversity_layout"]))
         if reading.diagnostics["composition_collapsed"]:

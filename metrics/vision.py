@@ -25,6 +25,7 @@ from metrics.descriptor import describe
 from metrics.encoder import Encoder, choose_device
 from metrics.images import ScoreError, resized
 from metrics.settings import ScoreSettings, StyleEncoder, style_encoder
+from metrics.style import Whitening
 
 PATCHES = 16  # patch tokens are pooled to at most 16 x 16: self-similarity grows with their square
 
@@ -33,8 +34,8 @@ class PictureEncoder(Protocol):
     """Features of pictures for one style space."""
 
     @property
-    def whiten(self) -> bool:
-        """Whether its features need scaling one by one; learned embeddings do not."""
+    def whitening(self) -> Whitening:
+        """How its features are scaled."""
 
     def pictures(self, images: Sequence[Tensor]) -> Tensor:
         """Return (N, D) features of (3, H, W) pictures in [0, 1]."""
@@ -43,7 +44,7 @@ class PictureEncoder(Protocol):
 class Descriptor:
     """The hand-made descriptor at the area of a square of `side` px."""
 
-    whiten = True
+    whitening = Whitening.features
 
     def __init__(self, side: int) -> None:
         self.side = side
@@ -56,7 +57,7 @@ class Descriptor:
 class VisionTransformer:
     """A network for pictures alone, stretched to its size: a border is part of the style and must be seen."""
 
-    whiten = False
+    whitening = Whitening.directions
 
     def __init__(self, network: Any, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
         """Wrap a network in evaluation mode whose `forward` gives (N, D)."""

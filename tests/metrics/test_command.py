@@ -17,7 +17,7 @@ from metrics.images import ScoreError
 
 
 def save(folder: Path, images: list[Tensor], suffix: str = ".png") -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
         pixels = (image.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"picture_{i:02d}{suffix}")

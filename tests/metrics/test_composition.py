@@ -15,7 +15,7 @@ from torch import Tensor
 from metrics.composition import composition, distance_matrix, floor_distance, floor_distances, null_distance
 from metrics.images import ScoreError, gaussian_blur
 from metrics.perceptual import Lpips, lpips_distances
-from metrics.structure import canonical_size, distances, layout
+from metrics.structure import Layouts, canonical_size, distances, layout
 
 SEEDS = range(16)
 TEXTS = [str(seed) for seed in SEEDS]
@@ -23,7 +23,7 @@ TEXTS = [str(seed) for seed in SEEDS]
 
 def kept(base: list[Tensor], samples: list[Tensor]) -> np.ndarray:
     """Composition per picture, read between the floor of the flat pictures and the null of these."""
-    matrix = distance_matrix(base, samples)
+    matrix = distance_matrix(Layouts(base), Layouts(samples))
     return composition(matrix.diagonal(), null=null_distance(matrix, TEXTS[: len(base)]), floor=flat_floor())
 
 
@@ -97,7 +97,7 @@ def test_a_move_of_8_px_is_seen_through_a_change_of_medium(sheets, medium):
 
 def test_inverting_the_contrast_changes_nothing(sheets):
     inverted = [1 - picture for picture in sheets[Medium.flat]]
-    assert distance_matrix(sheets[Medium.flat], inverted).diagonal().max() < 1e-3
+    assert distance_matrix(Layouts(sheets[Medium.flat]), Layouts(inverted)).diagonal().max() < 1e-3
 
 
 def test_a_layout_is_the_same_layout_at_twice_the_size(sheets):

@@ -22,6 +22,7 @@ RANGES = {
     "failed": (0, 1),
     "line_quality": (0, 1),
     "leak": (0, 1),
+    "leak_picture": (-1, 1),
     "memorisation_gap": (-1, 1),
     "copy": (0, 1),
 }
@@ -210,11 +211,11 @@ def test_a_wanted_constraint_that_cannot_be_read_is_said_to_be_unmeasured(settin
     assert not [name for name in scored["flat"].diagnostics if name.endswith("_unmeasured")]
 
 
-def test_scoring_48_pairs_takes_less_than_3_s(judge):
-    base, samples = pictures("flat", range(48)), pictures("hatch", range(48))
-    judge.score(base, base, prompts(48, seeds=2))  # base images are read once per study
+def test_scoring_64_pairs_takes_less_than_3_s(judge):
+    base, samples = pictures("flat", range(64)), pictures("hatch", range(64))
+    judge.score(base, base, prompts(64, seeds=2))  # base images are read once per study
     started = time.process_time()
-    judge.score(samples, base, prompts(48, seeds=2))
+    judge.score(samples, base, prompts(64, seeds=2))
     assert time.process_time() - started < 3
 
 

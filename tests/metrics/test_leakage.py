@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.leakage import asked_for, leaks, mentions, noun_probabilities
+from metrics.leakage import asked_for, directional_leakage, leaks, mentions, noun_probabilities, picture_leak
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,23 @@ def test_the_leak_rate_is_the_share_of_pictures_in_which_a_subject_was_put():
         samples = base.copy()
         samples[: int(200 * share), 1] = 0.9
         assert leaks(samples, base, np.zeros((200, 3), dtype=bool)).mean() == share
+
+
+def test_directional_leakage_is_the_share_of_the_way_to_a_subject():
+    base, subject = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    samples = torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, -1.0]])  # stayed, half way, away
+    assert directional_leakage(samples, base, subject)[:, 0].tolist() == [0.0, 0.5, 0.0]
+
+
+def test_going_towards_the_style_alone_is_no_leak_and_towards_a_training_subject_is():
+    """Style is one axis that training pictures and references share, subjects are others."""
+    unit = torch.nn.functional.normalize
+    training = unit(torch.tensor([[1.0, 1, 0, 0], [1.0, 0.9, 0.1, 0]]), dim=1)
+    references = unit(torch.tensor([[1.0, 0, 1, 0], [1.0, 0, 0.9, 0.1]]), dim=1)
+    base = torch.tensor([[0.0, 0, 0, 1], [0.0, 0, 0, 1]])
+    styled, leaking = unit(torch.tensor([[1.0, 0, 0, 1], [1.0, 1, 0, 1]]), dim=1)
+    found = picture_leak(
+        directional_leakage(torch.stack([styled, leaking]), base, training),
+        directional_leakage(torch.stack([styled, leaking]), base, references),
+    )
+    assert abs(found[0]) < 0.05 < 0.15 < found[1]

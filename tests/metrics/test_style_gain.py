@@ -11,14 +11,14 @@ from scipy.stats import spearmanr
 from metrics.descriptor import describe
 from metrics.images import ScoreError
 from metrics.statistics import style_objective
-from metrics.style import StyleSpace, style_gain
+from metrics.style import StyleSpace, Whitening, style_gain
 
 STYLES = ["hatch", "chalk", "halftone"]
 
 
 def space(style: str) -> StyleSpace:
     references = describe(pictures(style, range(500, 516)), 64)
-    return StyleSpace.fit(references, describe(other_styles(style), 64), whiten=True)
+    return StyleSpace.fit(references, describe(other_styles(style), 64), whitening=Whitening.features)
 
 
 def gain(view: StyleSpace, samples: list, base: list) -> np.ndarray:
@@ -91,13 +91,13 @@ def test_the_objective_takes_many_resamples_at_once():
 
 def test_a_picture_is_not_its_own_neighbour_in_the_pool():
     pool = describe(pictures("flat", range(10)), 64)
-    view = StyleSpace.fit(describe(pictures("hatch", range(500, 510)), 64), pool, whiten=True)
+    view = StyleSpace.fit(describe(pictures("hatch", range(500, 510)), 64), pool, whitening=Whitening.features)
     others = ~torch.eye(10, dtype=torch.bool)
     assert (view.sigma(pool, others) > view.sigma(pool)).all()
 
 
 def test_identical_style_vectors_score_best_and_opposite_ones_worst():
     style, other = torch.tensor([[1.0, 0.2], [1.0, -0.2]] * 3), torch.tensor([[-1.0, 0.2], [-1.0, -0.2]] * 3)
-    view = StyleSpace.fit(style, other, whiten=False)
+    view = StyleSpace.fit(style, other, whitening=Whitening.none)
     best, middle, worst = view.sigma(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
     assert best > middle > worst

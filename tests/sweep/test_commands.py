@@ -74,6 +74,10 @@ def test_the_readme_has_commands() -> None:
 def test_a_command_of_the_readme_runs(text: str, home: Home) -> None:
     ran = {SINGLE: home.single, SWEEP: home.sweep}.get(text) or small(text, home)
     assert ran.code == 0, ran.text
+    if "sweep.score" in text:
+        files = list((home.folder / "scored").rglob("outcome.json"))
+        outcome = read_outcome(files[0].parent)
+        assert len(files) == 1 and outcome and (files[0].parent / outcome.sheet).is_file()
     assert "Traceback" not in ran.text
 
 
