@@ -125,7 +125,16 @@ def _how_sure(found: Findings) -> tuple[str, str]:
     compared = [entry for entry in found.of("feasible") if entry.behind]
     if top is None:
         return "There is nothing to be sure of yet.", ""
-    once = "Every trial was trained with one seed only: training it again would move the values by an unknown amount."
+    if found.finals is not None:
+        trainings = len(found.finals.rows[0].feasible) if found.finals.rows else 0
+        return found.finals.verdict, (
+            f"From a final: {plural(len(found.finals.rows), 'recipe')}, {plural(trainings, 'new training')} of each,"
+            " scored on prompts that the search had not seen."
+        )
+    once = (
+        "Every trial was trained with one seed only: training it again would move the values by an unknown amount;"
+        " python -m sweep.finalists finds out by how much."
+    )
     if not compared:
         return "Not at all: one feasible trial says nothing about the next one.", once
     ties = [entry.number for entry in compared if entry.relation == "tie"]

@@ -32,6 +32,7 @@ from sweep.schema import Config
 from sweep.study import front, load_study, rectangle, study_folder, study_lock
 from sweep.summary import settings_in_words
 from sweep.typed import python
+from sweep.views import write_views
 
 FOLDER = "finalists"
 FILE = "finalists.json"
@@ -183,6 +184,7 @@ def run_finalists(config: Config, place: Place) -> None:
     out.print(table(found, {trial.number: trial for trial in chosen}))
     out.print(verdict(found))
     StepProgress().say(f"all values: {shown(folder / FOLDER / FILE)}")
+    write_views(study, folder, StepProgress().say)
 
 
 def _searched(folder: Path, trial: FrozenTrial) -> Outcome:

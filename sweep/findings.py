@@ -6,7 +6,7 @@ Two trials tie when no objective tells them apart after Holm's correction; the r
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import optuna
@@ -19,6 +19,7 @@ from sweep.outcome import FILE, Outcome, read_outcome
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.summary import ranked, settings_in_words
 
+FINALS = Path("finalists") / "finalists.json"
 COMPARED = 40  # feasible trials compared with the best: each costs two bootstraps
 OBJECTIVES = ("style", "composition")
 SAID_BY_MIX = "mix.repeats."  # parameters that the words "512x3+768x2" hold already
@@ -89,6 +90,31 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Final:
+    """One finalist: a recipe trained anew, several times, and scored on prompts that no search has seen."""
+
+    number: int  # of its trial
+    values: Mapping[str, float]  # objective -> mean over the trainings
+    intervals: Mapping[str, Sequence[float]]
+    searched: Mapping[str, float]  # what the search had found
+    feasible: Sequence[bool]  # of each training
+    relation: str  # to the first: "first", "tie", "behind" or "trade-off"
+
+
+@dataclass(frozen=True)
+class Finals:
+    """What `sweep.finalists` found, best first."""
+
+    verdict: str
+    rows: list[Final]
+
+    @property
+    def winner(self) -> int | None:
+        """The trial that came first, if it kept every constraint in every training."""
+        return self.rows[0].number if self.rows and all(self.rows[0].feasible) else None
+
+
+@dataclass(frozen=True)
 class Findings:
     """What all views say of one study."""
 
@@ -99,6 +125,7 @@ class Findings:
     effects: dict[str, list[Effect]]  # outcome -> effect of every level of every factor
     importances: dict[str, dict[str, float]]  # objective -> parameter -> share
     unreadable: list[str]  # trials whose outcome.json is of another version
+    finals: Finals | None  # None before `sweep.finalists` has run
 
     @property
     def name(self) -> str:
@@ -112,7 +139,7 @@ class Findings:
 
     @property
     def best(self) -> Entry | None:
-        """The feasible trial with the largest rectangle."""
+        """The winner of the final; without one, the feasible trial with the largest rectangle."""
         return next((entry for entry in self.entries if entry.relation == "best"), None)
 
     @property
@@ -142,11 +169,12 @@ def find(study: optuna.Study, folder: Path) -> Findings:
     names = list(study.metric_names or [f"value {i}" for i in range(len(study.directions))])
     outcomes = {trial.number: outcome_of(trial, folder) for trial in trials}
     scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    finals = read_finals(folder)
     return Findings(
         study=study,
         folder=folder,
         names=names,
-        entries=_entries(trials, outcomes),
+        entries=_entries(trials, outcomes, finals.winner if finals else None),
         effects=_effects(scored, names),
         importances={name: importances(study, index) for index, name in enumerate(names)},
         unreadable=[
@@ -154,7 +182,19 @@ def find(study: optuna.Study, folder: Path) -> Findings:
             for t in trials
             if outcomes[t.number] is None and (folder / f"{t.number:04d}" / FILE).is_file()
         ],
+        finals=finals,
     )
+
+
+def read_finals(folder: Path) -> Finals | None:
+    """What `sweep.finalists` wrote; None if it did not, or another version of it did."""
+    known = {field.name for field in fields(Final)}
+    try:
+        stored = json.loads((folder / FINALS).read_text(encoding="utf-8"))
+        rows = [Final(**{key: value for key, value in row.items() if key in known}) for row in stored["finalists"]]
+        return Finals(str(stored["verdict"]), rows)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+        return None
 
 
 def outcome_of(trial: FrozenTrial, folder: Path) -> Outcome | None:
@@ -171,10 +211,10 @@ def unrelated(outcome: Outcome) -> list[int]:
     return [i for i, prompt in enumerate(prompts) if prompt.get("group", "unrelated") == "unrelated"]
 
 
-def _entries(trials: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | None]) -> list[Entry]:
-    top = best(trials)
+def _entries(trials: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | None], winner: int | None) -> list[Entry]:
+    top = next((trial for trial in trials if trial.number == winner), None) or best(trials)
     kept = {trial.number for trial in front(trials)}
-    order = ranked(trials)
+    order = sorted(ranked(trials), key=lambda trial: trial is not top)
     feasible = [trial for trial in order if is_feasible(trial)]
     behind = _behind(top, feasible[:COMPARED], outcomes)
     entries = []

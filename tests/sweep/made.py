@@ -1,6 +1,7 @@
 """Studies for the views' tests, made through the project's own classes without a training."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 from sweep.outcome import Candidate, Outcome, plain_config
+from sweep.record import ARTIFACTS
 from sweep.schema import Config
 from sweep.settings import EvalSettings, StudySettings
 from sweep.study import storage
@@ -103,12 +105,17 @@ def add_scored(study: optuna.Study, folder: Path, level: float, **options: Any) 
         Image.new("RGB", (64, 64), (20 * index, 20 * number % 255, 60)).save(place / "samples" / f"{index:02d}.png")
     Image.new("RGB", (600, 300), (0, 20 * number % 255, 0)).save(place / made.sheet)
     made.write(place)
+    artifact = f"0000{number:04d}-0000-4000-8000-000000000000"
+    (folder / ARTIFACTS).mkdir(exist_ok=True)
+    shutil.copy(place / made.sheet, folder / ARTIFACTS / artifact)
+    meta = {"artifact_id": artifact, "filename": made.sheet, "mimetype": "image/png", "encoding": None}
     study.add_trial(
         create_trial(
             values=list(made.values),
             params={"captions": ("none", "edited", "subject_only")[number % 3], "mix.repeats.512": number % 4},
             distributions={"captions": CAPTIONS, "mix.repeats.512": REPEATS},
             constraints=dict(made.best.constraints),
+            system_attrs={f"artifacts:{artifact}": json.dumps(meta)},
             user_attrs={
                 "captions": made.captions,
                 "mix": made.mix,

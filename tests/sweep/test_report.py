@@ -1,6 +1,7 @@
 """The report on studies of every shape: page, text and table say the same, and say what is missing."""
 
 import csv
+import json
 from pathlib import Path
 
 import optuna
@@ -113,3 +114,21 @@ def test_a_study_with_one_objective_has_a_page(tmp_path: Path) -> None:
     made = optuna.create_study(study_name="one", direction="maximize")
     made.add_trial(create_trial(value=0.5))
     assert "Trial 0000" in write_report(made, tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_final_decides_what_is_best(study: optuna.Study, folder: Path) -> None:
+    for level in (0.7, 0.75, 0.4):
+        add_scored(study, folder, level)
+    row = {
+        "values": {"style": 0.71, "composition": 0.61},
+        "intervals": {"style": [0.6, 0.8], "composition": [0.5, 0.7]},
+    }
+    row |= {"searched": {"style": 0.7, "composition": 0.6}, "feasible": [True, True, True], "behind": {}}
+    rows = [row | {"number": 0, "relation": "first"}, row | {"number": 1, "relation": "behind"}]
+    (folder / "finalists").mkdir()
+    stored = json.dumps({"verdict": "Trial 0000 is best: ahead of every other finalist.", "finalists": rows})
+    (folder / "finalists" / "finalists.json").write_text(stored, encoding="utf-8")
+    text = page(study, folder)
+    assert "Trial 0000: captions" in text, "0001 had the larger values in the search"
+    assert "2 recipes, 3 new trainings of each" in text and "3 of 3 trainings" in text
+    assert "0.710 (0.60 to 0.80), 0.700 in the search" in (folder / TEXT).read_text(encoding="utf-8")
