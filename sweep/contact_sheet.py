@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 CELL = 144  # px, the longer edge of a picture
 GAP = 6
 LABEL = 54  # px above a picture pair, for the prompt
+TITLE = 30  # px at the top, for what was tried and its scores
 MARGIN = 76  # px at the left, for the names of the rows
 PER_ROW = 8
 
@@ -26,11 +27,11 @@ def contact_sheet(prompts: Sequence[str], rows: Sequence[tuple[str, Sequence[Any
     blocks = [range(start, min(start + PER_ROW, len(prompts))) for start in range(0, len(prompts), PER_ROW)]
     columns = min(PER_ROW, len(prompts))
     height = LABEL + len(rows) * (CELL + GAP)
-    sheet = Image.new("RGB", (MARGIN + columns * (CELL + GAP), 30 + len(blocks) * (height + GAP)), "white")
+    sheet = Image.new("RGB", (MARGIN + columns * (CELL + GAP), TITLE + len(blocks) * (height + GAP)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
     draw.text((GAP, 8), title, fill="black", font=font)
     for block, columns_of in enumerate(blocks):
-        top = 30 + block * (height + GAP)
+        top = TITLE + block * (height + GAP)
         for row, (name, _) in enumerate(rows):
             words = "\n".join(wrap(name, 11))
             draw.text((GAP, top + LABEL + row * (CELL + GAP) + CELL // 2 - 12), words, fill="black", font=font)
@@ -50,6 +51,12 @@ def _place(sheet: Image.Image, picture: Any, left: int, top: int) -> None:
     # Sandbox pixels are shown as they are, so that hatching can be told from blur.
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     sheet.paste(image.resize(size, method), (left + (CELL - size[0]) // 2, top + (CELL - size[1]) // 2))
+
+
+def without_title(file: Path) -> Image.Image:
+    """A sheet from which nobody can tell what it is of and how it scored."""
+    with Image.open(file) as sheet:
+        return sheet.convert("RGB").crop((0, TITLE, sheet.width, sheet.height))
 
 
 def as_image(picture: Any) -> Image.Image:

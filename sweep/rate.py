@@ -11,13 +11,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 
 import optuna
+from optuna.artifacts import upload_artifact
 from scipy import stats
 
+from sweep.contact_sheet import without_title
 from sweep.dashboard import add_address, find_study, serve
 from sweep.errors import InputError
-from sweep.findings import Findings, find
+from sweep.findings import Entry, Findings, find
 from sweep.record import artifact_store
 from sweep.study import load_study, rectangle, storage
 
@@ -52,13 +56,13 @@ def rating_study(found: Findings) -> optuna.Study:
     Raises:
         InputError: if fewer than two trials have a sheet.
     """
-    from optuna.artifacts import upload_artifact
-    from optuna_dashboard import register_preference_feedback_component, save_note
+    from optuna_dashboard import register_preference_feedback_component
     from optuna_dashboard.preferential import create_study
 
     rated = [entry for entry in found.of("scored") if _sheet(found, entry.trial).is_file()][:SHOWN]
     if len(rated) < 2:
         raise InputError(f"the study {found.name} has {len(rated)} contact sheets: two are needed for a preference")
+    Random(found.name).shuffle(rated)  # the best must not always stand first
     place = storage(found.folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # preferential studies are experimental in optuna-dashboard
@@ -76,12 +80,18 @@ def rating_study(found: Findings) -> optuna.Study:
             trial = made.ask()
             trial.set_user_attr("trial", entry.trial.number)
             trial.set_user_attr("rectangle", rectangle(entry.trial.values))
-            file = str(_sheet(found, entry.trial))
-            store = artifact_store(found.folder)
-            trial.set_user_attr(KEY, upload_artifact(artifact_store=store, file_path=file, study_or_trial=trial))
-            save_note(trial, f"Trial {entry.number}")  # no scores: they would sway the choice
+            trial.set_user_attr(KEY, _upload(found, entry, trial))
         register_preference_feedback_component(made, "artifact", KEY)
     return optuna.load_study(study_name=made.study_name, storage=place, sampler=optuna.samplers.RandomSampler())
+
+
+def _upload(found: Findings, entry: Entry, trial: optuna.Trial) -> str:
+    """The sheet without its title, which has the scores in it; returns the artifact's id."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "sheet.png"
+        without_title(_sheet(found, entry.trial)).save(file)
+        store = artifact_store(found.folder)
+        return str(upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial))
 
 
 def name_of(study: str) -> str:

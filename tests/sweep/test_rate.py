@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from optuna_dashboard._preferential_history import NewHistory, report_history
+from PIL import Image
 
+from sweep.contact_sheet import TITLE
 from sweep.errors import InputError
 from sweep.findings import find
 from sweep.rate import agreement, count, rating_study
@@ -17,11 +19,14 @@ def test_clicks_on_the_dashboards_page_are_compared_with_the_scores(tmp_path: Pa
     for level in (0.5, 0.7, 0.6):
         add_scored(study, folder, level)
     rating = rating_study(find(study, folder))
-    shown = [trial.user_attrs["trial"] for trial in rating.get_trials()]
-    assert shown == [1, 2, 0], "best first"
+    place = {trial.user_attrs["trial"]: trial.number for trial in rating.get_trials()}
+    assert set(place) == {0, 1, 2}
+    with Image.open(folder / "artifacts" / rating.get_trials()[0].user_attrs["sheet"]) as sheet:
+        assert sheet.size == (600, 300 - TITLE), "the title holds the scores and is cut off"
     assert all((folder / "artifacts" / trial.user_attrs["sheet"]).is_file() for trial in rating.get_trials())
-    # What the page sends when a person clicks the worst of three: here the scores' best, then the scores' worst.
-    for candidates, clicked in (([0, 1, 2], 0), ([1, 2], 2)):
+    # What the page sends for a click on the worst of three, here the scores' best, and then of the two left.
+    best, middle, worst = (place[number] for number in (1, 2, 0))
+    for candidates, clicked in (([best, middle, worst], best), ([middle, worst], worst)):
         report_history(rating._study_id, rating._storage, NewHistory("ChooseWorst", candidates, clicked))
     found = agreement(rating_study(find(study, folder)))
     assert (found.agreed, found.pairs) == (1, 3)
