@@ -46,9 +46,10 @@ class Ground:
 
     def exhausted(self, study: optuna.Study) -> bool:
         """Whether every point has had its trial."""
-        if self.listed is None:
+        trials = study.get_trials(deepcopy=False)
+        if self.listed is None or len(trials) < len(self.listed):
             return False
-        tried = set(_tried(study.get_trials(deepcopy=False)))
+        tried = _tried(trials)
         return all(_key(point) in tried for point in self.listed)
 
     def settle(self, study: optuna.Study, trial: Trial) -> Trial:

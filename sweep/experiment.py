@@ -5,6 +5,7 @@
 Copied into conf/experiment under a name of its own it is a recipe like the others, to start from or to enqueue.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def write_experiment(config: DictConfig, folder: Path, trial: FrozenTrial, searc
     ]
     file = folder / BEST
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".draft")
+    draft = file.with_suffix(f".{os.getpid()}.draft")  # processes may share the folder
     text = "\n".join([*(head if groups else head[:2]), OmegaConf.to_yaml(OmegaConf.create(plain))])
     draft.write_text(text, encoding="utf-8")
     draft.replace(file)

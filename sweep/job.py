@@ -3,6 +3,7 @@
 This is the edge of a trial. Whatever goes wrong inside becomes a reason here, Ctrl-C and a fault of the input excepted.
 """
 
+import errno
 import math
 import signal
 import sys
@@ -96,6 +97,8 @@ def _values(job: JobReturn, objectives: Sequence[str]) -> list[float] | Failure:
 def _is_study_wide(error: BaseException) -> bool:
     """Whether every trial of the study would run into this, so that none of them is to blame."""
     if isinstance(error, InputError | DatasetError | BaseError):
+        return True
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # no room for the next one either
         return True
     if "metrics.images" not in sys.modules:  # who raised a ScoreError has loaded it, and torch with it
         return False

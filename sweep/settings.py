@@ -33,11 +33,15 @@ class Checkpoints(StrEnum):
 class StudySettings:
     name: str = "study"  # folder under `folder`, and the study's name in Optuna
     folder: str = "multirun"  # where studies live
+    storage: str = ""  # postgresql://user@host/database or mysql://…, for many processes; empty: SQLite in the folder
+    heartbeat_seconds: int = 15  # s between the signs of life of a trial; one silent for four is taken over
     min_free_gb: float = 0.5  # GB that must be free on the study's disk before anything starts
 
     def __post_init__(self) -> None:
         if not self.name.strip() or self.name in (".", "..") or PARTS & set(self.name):
             raise ValueError(f"`study.name` must be the name of one folder, got {self.name!r}")
+        if self.heartbeat_seconds < 1:
+            raise ValueError(f"`study.heartbeat_seconds` must be at least 1, got {self.heartbeat_seconds}")
         if self.min_free_gb < 0:
             raise ValueError(f"`study.min_free_gb` must be at least 0, got {self.min_free_gb}")
 

@@ -1,6 +1,7 @@
-"""A study on disk: opening it, locking it, and reading from it what is best.
+"""A study: opening it, locking it, and reading from it what is best.
 
-`multirun/<study>/study.db` holds it (SQLite). One driver at a time: a lock file says who, and falls with its process.
+`multirun/<study>/study.db` holds it (SQLite), one driver at a time: a lock file says who, and falls with its process.
+Where several processes share a study is in `sweep.sharing`.
 """
 
 import fcntl
@@ -16,13 +17,13 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from sweep.database import DATABASE, has_study, readable, storage
 from sweep.errors import InputError, StudyBusy, StudyMismatch
 from sweep.settings import SearchSettings, StudySettings
 from sweep.space import Space, describe, from_json, to_json
 from sweep.typed import python
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-DATABASE = "study.db"
 FORMAT = 2  # of what a study remembers about itself
 
 
@@ -31,42 +32,16 @@ def study_folder(settings: StudySettings) -> Path:
     return Path(settings.folder).absolute() / settings.name
 
 
-def storage(folder: Path) -> optuna.storages.RDBStorage:
-    """The study's database; a minute's patience with other readers, the dashboard for one.
-
-    Raises:
-        InputError: if the file is damaged, or another process holds it for longer than that.
-    """
-    file = folder / DATABASE
-    with _readable(file):
-        return optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Turns what SQLite says of a damaged or locked file into one message."""
-    from sqlalchemy.exc import DatabaseError
-
-    try:
-        yield
-    except (DatabaseError, optuna.exceptions.StorageInternalError, RuntimeError) as fault:
-        reason = str(getattr(fault, "orig", None) or fault.__cause__ or fault).splitlines()[0]
-        raise InputError(
-            f"{file} cannot be used: {reason}.\n  If another program has it open, end that one; if the file is"
-            f" damaged, move it away and start anew, or give a new study its own name: study.name={file.parent.name}_2"
-        ) from fault
-
-
 def load_study(folder: Path, name: str | None = None) -> optuna.Study:
     """Opens an existing study.
 
     Raises:
         InputError: if the folder has no study.
     """
-    if not (folder / DATABASE).is_file():
+    if not has_study(folder):
         raise InputError(f"{folder} has no study ({DATABASE}): make one with {python()} -m sweep -m")
     # A cheap sampler: a reader suggests nothing.
-    with _readable(folder / DATABASE):
+    with readable(folder):
         return optuna.load_study(
             study_name=name or folder.name, storage=storage(folder), sampler=optuna.samplers.RandomSampler()
         )
@@ -79,21 +54,28 @@ def live_trial(study: optuna.Study, number: int) -> Trial:
     return Trial(study, frozen._trial_id)
 
 
-def open_study(folder: Path, search: SearchSettings, space: Space, settings: Mapping[str, Any]) -> optuna.Study:
+def open_study(
+    folder: Path,
+    search: SearchSettings,
+    space: Space,
+    settings: Mapping[str, Any],
+    heartbeat_seconds: int | None = None,
+) -> optuna.Study:
     """Creates the study, or opens it if it was made with this space and these settings.
 
     Args:
         settings: what is fixed for every trial, as flat `key: value`.
+        heartbeat_seconds: between the signs of life of its trials, where processes share it.
 
     Raises:
         StudyMismatch: if the study on disk was made otherwise. It is left as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _readable(folder / DATABASE):
+    with readable(folder):
         study = optuna.create_study(
             study_name=folder.name,
-            storage=storage(folder),
+            storage=storage(folder, heartbeat_seconds),
             directions=["maximize"] * len(search.objectives),
             load_if_exists=True,
             sampler=optuna.samplers.RandomSampler(),

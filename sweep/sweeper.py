@@ -7,7 +7,8 @@ the trial to be continued by the same command.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -28,8 +29,9 @@ from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import Point, in_order, read_conditions
 from sweep.samplers import check_sampler
 from sweep.settings import Sampler, SearchSettings, StudySettings
+from sweep.sharing import hold_of, wait_elsewhere
 from sweep.space import Arguments, Space, as_override, read_arguments
-from sweep.study import FINISHED, best, live_trial, open_study, stands_still, study_folder, study_lock
+from sweep.study import FINISHED, best, live_trial, open_study, stands_still, study_folder
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
 NOWHERE = object()
@@ -51,11 +53,13 @@ class Driver:
         self.config = config
         self.loader = context.config_loader
         self.task = task
+        self.study = study
         self.folder = study_folder(study)
         self.launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=context, task_function=task
         )
         self.began = time.monotonic()
+        self.said: list[str] = []
 
     def sweep(self, arguments: Sequence[str]) -> list[FrozenTrial]:
         """Runs what is left of the study and returns all its trials.
@@ -64,16 +68,20 @@ class Driver:
             ValueError: for anything wrong with the command, the configuration or the study; nothing has run then.
             InputError: for a fault of the input that a job ran into, or when no trial of the study completed.
         """
+        self.hold = hold_of(self.study)
         given, field = self._read(arguments)
         self.progress = SweepProgress(self.search, self.folder)
         configs = self._check(given, field)
         recipes = [self._recipe(name, given, field) for name in self.search.enqueue]
-        with study_lock(self.folder):
-            study = open_study(self.folder, self.search, given.space, self._fixed(configs, given.space))
-            self._enqueue(study, recipes)
+        with self.hold.whole():
+            with self.hold.claim():
+                fixed = self._fixed(configs, given.space)
+                study = open_study(self.folder, self.search, given.space, fixed, self.study.heartbeat_seconds)
+                self._enqueue(study, recipes)
             self.progress.start(study, [recipe for recipe in recipes if recipe.misfit])
-            for trial in self._trials(study, field):
-                self._run(study, trial, given)
+            while (trial := self._next(study, field)) is not None:
+                with self.hold.alive(study, trial):
+                    self._run(study, trial, given)
             self.progress.finish(study)
             trials = study.get_trials()
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
@@ -153,27 +161,50 @@ class Driver:
             if not recipe.misfit and recipe.name not in queued:
                 study.enqueue_trial(recipe.params, user_attrs={"recipe": recipe.name}, skip_if_exists=True)
 
-    def _trials(self, study: optuna.Study, field: Ground) -> Iterator[Trial]:
-        """First what an earlier run left unfinished, under its old number; then new ones until there are enough."""
-        for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    def _next(self, study: optuna.Study, field: Ground) -> Trial | None:
+        """A trial to run: one left unfinished, under its old number, or a new one; None when there are enough."""
+        while True:
+            with self.hold.claim():
+                trial, why = self._claimed(study, field)
+                if trial is not None:
+                    self.hold.beat(study, trial)
+                    return trial
+            self._say_once(why)
+            if self._time_is_up() or not wait_elsewhere(self.hold, study, self._say_once):
+                return None
+
+    def _say_once(self, text: str) -> None:
+        if text and text not in self.said:
+            self.said.append(text)
+            self.progress.say(text)
+
+    def _time_is_up(self) -> bool:
+        limit = self.search.study_seconds
+        return limit is not None and time.monotonic() - self.began >= limit
+
+    def _claimed(self, study: optuna.Study, field: Ground) -> tuple[Trial | None, str]:
+        for left in self.hold.orphans(study):
             trial = live_trial(study, left.number)
             if left.user_attrs.get("attempts", 0) >= ATTEMPTS:
                 trial.set_user_attr("reason", f"the process was killed in it {ATTEMPTS} times (out of memory?)")
                 self.progress.end(study, study.tell(trial, state=TrialState.FAIL))
                 continue
-            yield field.settle(study, trial)
-        while not (why := self._enough(study, field)):
-            yield field.settle(study, study.ask())
-        if why is not True:
-            self.progress.say(why)
+            return field.settle(study, trial), ""
+        why = self._enough(study, field)
+        if why:
+            return None, why if isinstance(why, str) else ""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Heartbeat of storage")  # `Hold.alive` beats outside of `optimize`
+            trial = study.ask()
+        return field.settle(study, trial), ""
 
     def _enough(self, study: optuna.Study, field: Ground) -> bool | str:
         """Whether no further trial is begun; the reason, where it is not simply that all have been run."""
         search = self.search
         done = study.get_trials(deepcopy=False, states=FINISHED)
-        if len(done) >= search.n_trials:
+        if len(done) + len(self.hold.elsewhere(study)) >= search.n_trials:
             return True
-        if search.study_seconds is not None and time.monotonic() - self.began >= search.study_seconds:
+        if self._time_is_up():
             return f"time is up (search.study_seconds={search.study_seconds:g}); the same command goes on"
         if search.patience is not None and stands_still(done, search.patience):
             return f"the front has not grown in {search.patience} trials (search.patience): this is the end"

@@ -184,12 +184,15 @@ def test_a_study_of_another_version_is_refused(toy: Run, tmp_path: Path) -> None
     assert "another version of stylesweep" in refused.err and "study.name=toy_2" in refused.err
 
 
-def test_a_fault_of_the_input_stops_the_sweep_and_the_trial_is_run_again(toy: Run, tmp_path: Path) -> None:
-    stopped = toy("behave=input", "search.n_trials=4")
+@pytest.mark.parametrize(("behave", "said"), [("input", "the toy's pictures are gone"), ("disk", "No space left")])
+def test_a_fault_that_every_trial_would_meet_stops_the_sweep_and_the_trial_is_run_again(
+    behave: str, said: str, toy: Run, tmp_path: Path
+) -> None:
+    stopped = toy(f"behave={behave}", "search.n_trials=4")
     assert stopped.code != 0
-    assert "the toy's pictures are gone" in stopped.err and "Trial 0002" in stopped.err
+    assert said in stopped.err and "Trial 0002" in stopped.err
     assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.RUNNING]
-    again = toy("behave=input", "search.n_trials=4")
+    again = toy(f"behave={behave}", "search.n_trials=4")
     assert again.code == 0, again.text
     assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 4
 

@@ -28,7 +28,7 @@ class Toy:
     x: float = 0.5
     n: int = 3
     colour: str = "red"
-    behave: str = "well"  # raise | nan | exit | kill | always_kill | input | wait, all_raise: what trial `when` does
+    behave: str = "well"  # raise, nan, exit, kill, always_kill, input, disk or wait in trial `when`; all_raise
     when: int = 2
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings(params={"x": "interval(0,1)", "n": "range(0,6)"}, n_trials=6)
@@ -79,6 +79,8 @@ def _misbehave(how: str, folder: Path) -> None:
         raise RuntimeError("the toy broke")
     if how == "exit":
         sys.exit(3)
+    if how == "disk" and first_time:
+        Path("/dev/full").write_text("a LoRA")
     if how == "input" and first_time:
         raise InputError("the toy's pictures are gone")
     if how == "always_kill" or (how == "kill" and first_time):

@@ -1,0 +1,220 @@
+"""Who may run a study: one process, which holds its folder, or any number of them, which share its database.
+
+`study.storage=postgresql://user@host/database` (MySQL likewise) puts the study into a database server; the same command
+on any machine then joins it. What must not happen twice, opening the study and taking a trial, is done one process at a
+time under an advisory lock of the server, which falls when its holder dies. A process shows that it lives by a
+heartbeat on its trial; a trial that is silent for four of them is taken over, under its number, by whoever sees it
+first, and continues from its checkpoint where that machine can reach it.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweep.database import ADDRESS, DATABASE, SILENT, address_of, connector, out_of_reach
+from sweep.errors import InputError, StudyMismatch
+from sweep.settings import StudySettings
+from sweep.study import study_folder, study_lock
+
+LONGEST_WAIT_S = 5.0  # between two looks at trials that run elsewhere
+DRIVERS = {
+    "postgresql": ("postgresql+psycopg", "pip install 'stylesweep[postgres]'"),
+    "mysql": ("mysql+pymysql", "pip install 'stylesweep[mysql]'"),
+}
+
+
+class Hold(Protocol):
+    """What a driver asks about the other processes of its study."""
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """Holds the study for as long as this process runs it."""
+
+    def claim(self) -> AbstractContextManager[Any]:
+        """Keeps the others waiting while a trial is taken."""
+
+    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Trials that a process left unfinished."""
+
+    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Trials that another process is running."""
+
+    def beat(self, study: optuna.Study, trial: Trial) -> None:
+        """Says that the trial is not left."""
+
+    def alive(self, study: optuna.Study, trial: Trial) -> AbstractContextManager[Any]:
+        """Goes on saying so for as long as the block runs."""
+
+
+class Alone:
+    """One process at a time: SQLite in the study's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """The folder's lock."""
+        return study_lock(self.folder)
+
+    def claim(self) -> AbstractContextManager[Any]:
+        """Nobody to keep waiting."""
+        return nullcontext()
+
+    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Whatever is running, since nobody else can be."""
+        return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
+        """None."""
+        return []
+
+    def beat(self, study: optuna.Study, trial: Trial) -> None:
+        """Nobody to tell."""
+
+    def alive(self, study: optuna.Study, trial: Trial) -> AbstractContextManager[Any]:
+        """Nobody to tell."""
+        return nullcontext()
+
+
+class Shared:
+    """Any number of processes on one database server."""
+
+    def __init__(self, folder: Path, address: str, heartbeat_seconds: int) -> None:
+        self.address = address
+        self.heartbeat_seconds = heartbeat_seconds
+        self.folder = folder
+        self.lock = hashlib.blake2b(folder.name.encode(), digest_size=7).hexdigest()
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """Everybody is welcome, if the server can be reached now."""
+        try:
+            connector(self.address, away_s=0)().close()
+        except Exception as fault:  # each driver has its own errors
+            raise InputError(out_of_reach(str(fault).splitlines()[0])) from fault
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / ADDRESS).write_text(f"{self.address}\n", encoding="utf-8")
+        return nullcontext()
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """The server's advisory lock, on a connection of its own."""
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.pool import NullPool
+
+        engine = create_engine(self.address, creator=connector(self.address), poolclass=NullPool)
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": int(self.lock, 16)})
+            else:
+                connection.execute(text("SELECT GET_LOCK(:key, -1)"), {"key": self.lock})
+            yield
+
+    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Trials whose process has been silent too long, or died before its first sign of life."""
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        storage: Any = study._storage
+        silent = set(storage._get_stale_trial_ids(study._study_id)) if running else set()
+        return [trial for trial in running if trial._trial_id in silent or self._died_young(trial)]
+
+    def _died_young(self, trial: FrozenTrial) -> bool:
+        began = trial.datetime_start
+        if "attempts" in trial.user_attrs or began is None:
+            return False
+        return time.time() - began.timestamp() > SILENT * self.heartbeat_seconds
+
+    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Whatever is running, since this process has nothing in hand when it asks."""
+        return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def beat(self, study: optuna.Study, trial: Trial) -> None:
+        """One heartbeat, by the server's clock."""
+        storage: Any = study._storage
+        storage.record_heartbeat(trial._trial_id)
+
+    @contextmanager
+    def alive(self, study: optuna.Study, trial: Trial) -> Iterator[None]:
+        """A thread that records the trial's heartbeats."""
+        over = threading.Event()
+
+        def go_on() -> None:
+            while not over.wait(self.heartbeat_seconds):
+                try:
+                    self.beat(study, trial)
+                except Exception as fault:  # the server is away; the next beat may reach it, and no beat is no fault
+                    optuna.logging.get_logger(__name__).debug("no heartbeat: %s", type(fault).__name__)
+
+        thread = threading.Thread(target=go_on, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def hold_of(settings: StudySettings) -> Hold:
+    """How this process holds its study.
+
+    Raises:
+        InputError: for an address that cannot be used; it is not repeated where it holds a password.
+        StudyMismatch: if the folder has a study of its own already.
+    """
+    folder = study_folder(settings)
+    address = settings.storage or address_of(folder)
+    if not address:
+        return Alone(folder)
+    if (folder / DATABASE).is_file():
+        raise StudyMismatch(
+            f"the study {folder.name} lives in {folder / DATABASE}, not in `study.storage`. Give the new one its own"
+            f" name, study.name={folder.name}_2"
+        )
+    return Shared(folder, checked_address(address), settings.heartbeat_seconds)
+
+
+def checked_address(address: str) -> str:
+    """The address with the driver that is meant.
+
+    Raises:
+        InputError: if it is none, holds a password, or its driver is not installed.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        raise InputError(f"`study.storage` must be an address such as {EXAMPLE}") from None
+    kind = url.drivername.partition("+")[0]
+    if kind not in DRIVERS:
+        raise InputError(f"`study.storage` must be PostgreSQL or MySQL, such as {EXAMPLE}; empty: SQLite, one process")
+    if url.password:
+        raise InputError(
+            "`study.storage` holds a password, which would be written into every trial's files: leave it out and put it"
+            " where the database's own tools look, PGPASSWORD or ~/.pgpass (MySQL: ?read_default_file=~/.my.cnf)"
+        )
+    driver, way_out = DRIVERS[kind]
+    if "+" not in url.drivername:
+        url = url.set(drivername=driver)
+    try:
+        url.get_dialect().import_dbapi()
+    except (ImportError, NoSuchModuleError) as fault:
+        raise InputError(f"`study.storage`: the driver for {kind} is not installed ({fault}): {way_out}") from None
+    return url.render_as_string(hide_password=False)
+
+
+EXAMPLE = "postgresql://user@host/database"
+
+
+def wait_elsewhere(hold: Hold, study: optuna.Study, say: Callable[[str], None]) -> bool:
+    """Waits a moment for trials that run elsewhere; whether there are any."""
+    others = hold.elsewhere(study)
+    if others:
+        say(f"waiting for what runs elsewhere: {', '.join(f'{trial.number:04d}' for trial in others)}")
+        time.sleep(LONGEST_WAIT_S)
+    return bool(others)

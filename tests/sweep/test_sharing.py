@@ -1,0 +1,101 @@
+"""Several processes on one study, in a real PostgreSQL: no trial twice, none too many, none left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from sweep.database import connector
+from sweep.errors import InputError
+from sweep.settings import StudySettings
+from sweep.sharing import checked_address, hold_of
+from sweep.study import load_study
+from tests.sweep.conftest import TOY, Run, environment
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a PostgreSQL server of this module's own."""
+    # Its socket's path may be no longer than 107 letters.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        import pgserver
+
+        made = pgserver.get_server(f"{folder}/data")
+        yield made.get_uri().replace(":@", "@")
+        made.cleanup()
+
+
+def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """One more process on the study."""
+    return subprocess.Popen(
+        [sys.executable, str(TOY), "-m", *words],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_four_processes_share_a_study_and_take_over_what_a_dead_one_left(server: str, tmp_path: Path) -> None:
+    words = [f'study.storage="{server}"', "study.heartbeat_seconds=1", "search.n_trials=9", "behave=kill", "when=2"]
+    workers = [start(tmp_path, *words) for _ in range(4)]
+    said = [worker.communicate(timeout=250)[0] for worker in workers]
+    codes = sorted(worker.returncode for worker in workers)
+    assert codes == [-signal.SIGKILL, 0, 0, 0], "\n".join(said)
+    study = load_study(tmp_path / "multirun" / "toy")
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 9
+    assert len({str(trial.params) for trial in study.trials}) == 9
+    ran = [(tmp_path / "multirun" / "toy" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(9)]
+    assert ran == [1, 1, 2, 1, 1, 1, 1, 1, 1], "only the trial whose process was killed ran twice, in its own folder"
+
+
+def test_another_process_of_a_finished_study_has_nothing_to_do(server: str, toy: Run, tmp_path: Path) -> None:
+    words = [f'study.storage="{server}"', "study.name=alone", "search.n_trials=2"]
+    assert toy(*words).code == 0
+    assert not (tmp_path / "multirun" / "alone" / "study.db").exists()
+    again = toy("study.name=alone", "search.n_trials=2")
+    assert again.code == 0 and "2 done, 0 to run" in again.out, "the folder knows where its study lives"
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(server: str) -> None:
+    calls = []
+    connect = connector(checked_address(server), away_s=20)
+    gone = connector("postgresql+psycopg://nobody@127.0.0.1:1/none", away_s=1.5)
+    began = time.monotonic()
+    with pytest.raises(Exception, match="refused"):
+        calls.append(gone())
+    assert time.monotonic() - began >= 1.5 and not calls
+    connect().close()
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("postgresql://me:s3cret@host/db", ("holds a password", "PGPASSWORD")),
+        ("mysql+nodriver://me@host/db", ("is not installed", "stylesweep[mysql]")),
+        ("postgresql+nodriver://me@host/db", ("is not installed", "stylesweep[postgres]")),
+        ("sqlite:///x.db", ("PostgreSQL or MySQL",)),
+        ("nonsense", ("postgresql://user@host/database",)),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_and_never_repeated(address: str, parts: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as fault:
+        checked_address(address)
+    assert all(part in str(fault.value) for part in parts), fault.value
+    assert "s3cret" not in str(fault.value)
+
+
+def test_a_server_out_of_reach_is_told_at_once(tmp_path: Path) -> None:
+    settings = StudySettings(folder=str(tmp_path), storage="postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(InputError, match="cannot be reached"), hold_of(settings).whole():
+        pass
+    assert not list(tmp_path.rglob("storage.txt")), "and nothing is left of it"
