@@ -226,11 +226,12 @@ def write(found: Sequence[Finalist], folder: Path) -> Path:
 def table(found: Sequence[Finalist], trials: Mapping[int, FrozenTrial]) -> Table:
     """One row per finalist; fits 80 columns."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("trial", *OBJECTIVES, "in the search", "feasible", "to the first", "recipe"):
-        made.add_column(name, overflow="fold")
+    for name in ("trial", *OBJECTIVES, "searched", "feasible", "to the first"):
+        made.add_column(name, no_wrap=True)
+    made.add_column("recipe", overflow="fold")
     for f in found:
         values = [f"{f.values[name]:.3f}\n{f.intervals[name][0]:.2f}…{f.intervals[name][1]:.2f}" for name in OBJECTIVES]
-        before = " ".join(f"{f.searched[name]:.3f}" for name in OBJECTIVES)
+        before = "\n".join(f"{f.searched[name]:.3f}" for name in OBJECTIVES)
         lost = "\n".join(f"{d.value:+.3f} p={d.p:.3f}" for d in f.behind.values())
         kept = f"{sum(f.feasible)} of {len(f.feasible)}"
         recipe = " ".join(settings_in_words(trials[f.number]))
