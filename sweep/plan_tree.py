@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sweep.schema import Config
+from trainer.settings import Kind
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -49,10 +50,26 @@ def plan_warnings(
         lengths = _lengths(config, examples)
     return [
         *missing_extras(config.base, config.train.optimizer),
+        *_file_warnings(config),
         *oddities(list(examples)),
         *cut_captions(dict(lengths), config.base.max_text_tokens),
         *plan.warnings,
     ]
+
+
+def _file_warnings(config: Config) -> list[str]:
+    """Where the LoRA file will not act in other tools as it does here."""
+    lora = config.train.lora
+    if lora.kind != Kind.lora:
+        return [
+            f"a {lora.kind.value} file is read here and by diffusers, not by ComfyUI and Forge: train.lora.kind=lora"
+        ]
+    if lora.alpha is not None and lora.alpha != lora.rank:
+        return [
+            f"alpha {lora.alpha:g} is not rank {lora.rank}, and ComfyUI and Forge do not read alpha from this layout:"
+            " convert the file with python -m trainer.export"
+        ]
+    return []
 
 
 def _lengths(config: Config, examples: Sequence[Example]) -> dict[str, int]:

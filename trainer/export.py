@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from trainer.base import Family
 from trainer.cache import write_atomic
 from trainer.settings import FileDtype
 
@@ -83,13 +84,16 @@ def to_kohya(path: str | Path, out: str | Path, dtype: FileDtype | None = None) 
     return _write(Path(out), weights, metadata, dtype)
 
 
-def read_lora(path: str | Path) -> Layers:
+def read_lora(path: str | Path, family: Family = Family.flux) -> Layers:
     """The layers of a LoRA file of any layout, with alpha / rank baked in; LoRAs of text encoders are left out.
+
+    Args:
+        family: whose layers a file with FLUX's own names means; the two families fuse them differently.
 
     Raises:
         LoraError: the file is no LoRA of a Flux transformer.
     """
-    return _read(Path(path))[0]
+    return _read(Path(path), family)[0]
 
 
 def to_peft(path: str | Path, out: str | Path, dtype: FileDtype | None = None) -> Path:
@@ -121,7 +125,7 @@ def peft_adapter(path: str | Path) -> tuple[PeftConfig, dict[str, Tensor]] | Non
     return LoKrConfig(r=rank, alpha=config["transformer.alpha"], target_modules=layers), weights
 
 
-def _read(path: Path) -> tuple[Layers, dict[str, str]]:
+def _read(path: Path, family: Family = Family.flux) -> tuple[Layers, dict[str, str]]:
     """Layers and metadata of a file of any layout."""
     weights, metadata = _open(path)
     weights = {key: w for key, w in weights.items() if not key.startswith(("lora_te", "text_encoder"))}
@@ -129,6 +133,8 @@ def _read(path: Path) -> tuple[Layers, dict[str, str]]:
     if special or any(".lokr_" in key or ".hada_" in key for key in weights):
         what = "a DoRA" if special else "a LoKr or LoHa"
         raise LoraError(f"{path} is {what}: it is no pair of matrices and has no other layout")
+    if family == Family.klein and any(re.search(r"(double|single)_blocks[._]", key) for key in weights):
+        return _read_by_diffusers(path, _alphas_baked(weights), family), metadata
     weights = _kohya_names(weights)
     if any(key.startswith("lora_unet_") for key in weights) and _only_blocks(weights):
         return _read_kohya(path, weights), metadata
@@ -156,18 +162,34 @@ def _only_blocks(weights: Mapping[str, Tensor]) -> bool:
     return all(re.fullmatch(r"lora_unet_(double|single)_blocks_\d+_\w+", name) for name in names)
 
 
-def _read_by_diffusers(path: Path, weights: dict[str, Tensor]) -> Layers:
-    """What only diffusers' converters know; they expect FLUX's real widths."""
-    from diffusers.loaders import FluxLoraLoaderMixin
+def _read_by_diffusers(path: Path, weights: dict[str, Tensor], family: Family = Family.flux) -> Layers:
+    """What only diffusers' converters know; those of FLUX.1 expect its real widths."""
+    from diffusers import loaders
 
+    alphas: Mapping[str, Tensor] | None = None
     try:
-        converted, alphas = FluxLoraLoaderMixin.lora_state_dict(dict(weights), return_alphas=True)
+        if family == Family.klein:
+            converted = loaders.Flux2LoraLoaderMixin.lora_state_dict(dict(weights))
+        else:
+            converted, alphas = loaders.FluxLoraLoaderMixin.lora_state_dict(dict(weights), return_alphas=True)
     except Exception as error:  # the converters raise whatever an unknown key leads to
         raise LoraError(f"{path} is in no layout that can be read: {str(error).splitlines()[0][:200]}") from error
     kept = {key: w for key, w in converted.items() if re.search(r"\.lora_[AB]\.weight$", key)}
     if not kept:
         raise LoraError(f"{path} is no LoRA of a Flux transformer")
     return _read_peft(path, kept | dict(alphas or {}), {})
+
+
+def _alphas_baked(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without `.alpha`, and with the prefix that diffusers' converter of FLUX.2 expects."""
+    baked = {}
+    for key, weight in weights.items():
+        name = re.sub(r"\.lora_(up|B)(\.default)?\.weight$", "", key)
+        if name != key and f"{name}.alpha" in weights:
+            weight = weight.float() * (weights[f"{name}.alpha"].item() / weight.shape[1])
+        if not key.endswith(".alpha"):
+            baked[f"diffusion_model.{key}" if re.match(r"(double|single)_blocks\.", key) else key] = weight
+    return baked
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

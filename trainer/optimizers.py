@@ -7,6 +7,7 @@ lies there, tensors and numbers alike, so that a continued training goes on bit 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 
 import torch
 from torch import Tensor, nn
@@ -50,14 +51,15 @@ def _prodigy(weights: Weights, settings: OptimizerSettings) -> Optimizer:
     from prodigyopt import Prodigy
 
     low, high = settings.betas
-    return Prodigy(
-        weights,
-        lr=settings.learning_rate,
-        betas=(low, high),
-        weight_decay=settings.weight_decay,
-        use_bias_correction=True,
-        safeguard_warmup=True,
-    )
+    with redirect_stdout(None):  # it prints that it decouples the decay
+        return Prodigy(
+            weights,
+            lr=settings.learning_rate,
+            betas=(low, high),
+            weight_decay=settings.weight_decay,
+            use_bias_correction=True,
+            safeguard_warmup=True,
+        )
 
 
 OPTIMIZERS: dict[OptimizerName, Callable[[Weights, OptimizerSettings], Optimizer]] = {

@@ -28,6 +28,10 @@ from trainer.settings import Prompt, SampleSettings
 _VERSION = 1  # of the sampler's mathematics: raise it when pictures change
 
 
+class SamplingError(RuntimeError):
+    """Pictures cannot be drawn with these settings on this device; the message says what to change."""
+
+
 def sample(
     base: FluxBase,
     prompts: Sequence[Prompt],
@@ -48,6 +52,7 @@ def sample(
     Raises:
         BaseError: a size that the base cannot draw.
         LoraError: a file that is no LoRA, or does not fit the base.
+        SamplingError: the device's memory is full.
     """
     pictures: dict[int, Tensor] = {}
     with _applied(base, lora, strength):
@@ -99,9 +104,19 @@ def _pixels(base: FluxBase, prompt: Prompt) -> tuple[int, int]:
     return height, width
 
 
-@torch.no_grad()
 def _draw(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -> list[Tensor]:
     """Pictures of prompts of one size."""
+    try:
+        return _drawn(base, prompts, settings)
+    except torch.OutOfMemoryError as error:
+        raise SamplingError(
+            f"out of memory while {len(prompts)} pictures were drawn at once: lower `sample.batch_size`"
+            f" ({settings.batch_size}), or choose memory=24gb, 16gb or 12gb"
+        ) from error
+
+
+@torch.no_grad()
+def _drawn(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -> list[Tensor]:
     height, width = (edge // base.vae_factor for edge in _pixels(base, prompts[0]))
     noise = [base.noise((height, width), torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
     x = torch.cat(noise).to(base.device)
@@ -137,7 +152,7 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
         except (AttributeError, KeyError, RuntimeError) as error:
             raise LoraError(f"{lora} does not fit this base: {error}") from error
     else:
-        for name, (down, up) in read_lora(lora).items():
+        for name, (down, up) in read_lora(lora, base.family).items():
             linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
             layers[name] = LoraLinear(linear, down.float().to(base.device), up.float().to(base.device), strength)
     with plugged_in(base.transformer, layers):

@@ -14,12 +14,15 @@ from safetensors.torch import load_file
 from trainer.examples import read_examples
 from trainer.flux import FluxBase
 from trainer.loop import TrainingError, train
+from trainer.sample import SamplingError, sample
 from trainer.settings import (
     BudgetSettings,
     CaptionSettings,
     LoraSettings,
     MixSettings,
     OptimizerSettings,
+    Prompt,
+    SampleSettings,
     TrainSettings,
 )
 
@@ -88,6 +91,15 @@ def test_memory_that_runs_out_says_what_would_fit(
     monkeypatch.undo()
     assert weights_of() == before
     assert [checkpoint.step for checkpoint in run()] == [2, 4]
+
+
+def test_a_sampler_that_runs_out_of_memory_says_what_to_lower(base: FluxBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(base, "predict", full)
+    with pytest.raises(SamplingError, match=r"2 pictures.*lower `sample\.batch_size` \(4\)"):
+        sample(base, [Prompt("a hand"), Prompt("a heart")], SampleSettings(steps=1, batch_size=4))
 
 
 def test_a_disk_that_is_full_leaves_the_checkpoint_before_valid(run: Callable[..., Any], tmp_path: Path) -> None:

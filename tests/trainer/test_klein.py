@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline
+from safetensors.torch import save_file
 
 from tests.tiny_flux import SCALE
 from tests.tiny_klein import make_tiny_klein
@@ -131,6 +132,27 @@ def test_a_training_learns_and_its_file_loads_in_diffusers(
         output_type="pt",
     ).images[0]
     assert torch.allclose(ours, theirs.float(), atol=2e-3)
+
+
+@pytest.mark.parametrize("prefix", ["diffusion_model.", ""])
+def test_a_lora_with_fluxs_own_names_is_read_as_kleins(klein: FluxBase, tmp_path: Path, prefix: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, rows, columns in (("double_blocks.0.img_attn.qkv", 96, 32), ("single_blocks.1.linear2", 32, 128)):
+        weights[f"{prefix}{name}.lora_A.weight"] = torch.randn(2, columns, generator=generator)
+        weights[f"{prefix}{name}.lora_B.weight"] = torch.randn(rows, 2, generator=generator)
+        weights[f"{prefix}{name}.alpha"] = torch.tensor(1.0)
+    save_file(weights, tmp_path / "lora.safetensors")
+    layers = read_lora(tmp_path / "lora.safetensors", Family.klein)
+    assert set(layers) == {
+        *(f"transformer_blocks.0.attn.to_{part}" for part in "qkv"),
+        "single_transformer_blocks.1.attn.to_out",
+    }
+    down, up = layers["transformer_blocks.0.attn.to_k"]
+    name = f"{prefix}double_blocks.0.img_attn.qkv"
+    assert torch.allclose(up @ down, 0.5 * weights[f"{name}.lora_B.weight"][32:64] @ weights[f"{name}.lora_A.weight"])
+    prompt, asked = [Prompt("a house", width=256, height=256)], SampleSettings(steps=1)
+    assert sample(klein, prompt, asked, lora=tmp_path / "lora.safetensors")[0].isfinite().all()
 
 
 def test_targets_and_sizes_of_klein_4b_are_counted_right() -> None:

@@ -12,7 +12,7 @@ from trainer.export import LoraError
 from trainer.flux import FluxBase
 from trainer.lora import Lora
 from trainer.sample import base_images, sample, sampler_sigmas
-from trainer.settings import LoraSettings, Prompt, SampleSettings
+from trainer.settings import Kind, LoraSettings, Prompt, SampleSettings, Targets
 
 SETTINGS = SampleSettings(steps=3, guidance=3.5, batch_size=2)
 PROMPTS = [Prompt("a red heart", seed=3), Prompt("a house", 4), Prompt("a hand", 3), Prompt("a house", 5, 768, 512)]
@@ -97,6 +97,22 @@ def test_strength_is_that_of_diffusers(base: FluxBase, lora_file: Path) -> None:
     theirs = sample(base, PROMPTS[:1], SETTINGS)[0]
     base.pipeline.unload_lora_weights()
     base.transformer.requires_grad_(False)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_dora_acts_as_in_diffusers(base: FluxBase, tmp_path: Path) -> None:
+    lora = Lora(base.transformer, LoraSettings(rank=2, kind=Kind.dora, targets=Targets.attention), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for weight in lora.parameters.values():
+        weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
+    lora.write(tmp_path / "lora.safetensors", {})
+    ours = sample(base, PROMPTS[:1], SETTINGS, lora=tmp_path / "lora.safetensors")[0]
+    plain = sample(base, PROMPTS[:1], SETTINGS)[0]
+    base.pipeline.load_lora_weights(str(tmp_path), weight_name="lora.safetensors", adapter_name="theirs")
+    theirs = sample(base, PROMPTS[:1], SETTINGS)[0]
+    base.pipeline.unload_lora_weights()
+    base.transformer.requires_grad_(False)
+    assert (ours - plain).abs().max() > 1e-3
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
