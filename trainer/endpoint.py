@@ -6,6 +6,7 @@ The key is read from the environment when it is needed and is kept out of every 
 import base64
 import io
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ class Endpoint:
     """Asks one question at a time; rate limits, time-outs and the server's faults are retried by the client."""
 
     def __init__(self, settings: CaptionerSettings) -> None:
+        if find_spec("openai") is None:
+            raise CaptionerDown(
+                "`captioner.kind=endpoint` needs openai, which is not installed: pip install openai, or"
+                " -e '.[captioner]' here"
+            )
         self.settings = settings
         self.name = f"model {settings.model} at {settings.url}"
         self._key = read_key(settings)

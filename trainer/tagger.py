@@ -53,7 +53,9 @@ def tag_examples(examples: Sequence[Example], settings: TaggerSettings, kept: Pa
 
 def _checked(settings: TaggerSettings) -> Path:
     if find_spec("onnxruntime") is None:
-        raise CaptionerDown("`tagger.model` needs onnxruntime, which is not installed: pip install onnxruntime")
+        raise CaptionerDown(
+            "`tagger.model` needs onnxruntime, which is not installed: pip install onnxruntime, or -e '.[tagger]' here"
+        )
     folder = model_folder("tagger.model", settings.model)
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
