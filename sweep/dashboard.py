@@ -10,9 +10,9 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
+from sweep.database import DATABASE, has_study, storage
 from sweep.errors import InputError
 from sweep.record import artifact_store
-from sweep.study import DATABASE, storage
 from sweep.typed import python
 
 
@@ -22,10 +22,16 @@ def newest_study(folder: Path) -> Path:
     Raises:
         InputError: if there is none.
     """
-    databases = sorted(folder.glob(f"*/{DATABASE}"), key=lambda file: file.stat().st_mtime)
-    if not databases:
+    studies = sorted(filter(has_study, folder.glob("*")), key=_written)
+    if not studies:
         raise InputError(f"no study in {folder.absolute()}: make one with {python()} -m sweep -m (or make sweep)")
-    return databases[-1].parent
+    return studies[-1]
+
+
+def _written(folder: Path) -> float:
+    """When the study was written to last; of one on a server only its folder can tell."""
+    file = folder / DATABASE
+    return (file if file.is_file() else folder).stat().st_mtime
 
 
 def _refresh(folder: Path) -> None:
@@ -48,9 +54,9 @@ def find_study(given: str | None) -> Path:
     """
     if given is None:
         return newest_study(Path("multirun")).absolute()
-    folder = next((f for f in (Path(given), Path("multirun") / given) if (f / DATABASE).is_file()), None)
+    folder = next((f for f in (Path(given), Path("multirun") / given) if has_study(f)), None)
     if folder is None:
-        there = ", ".join(sorted(file.parent.name for file in Path("multirun").glob(f"*/{DATABASE}"))) or "none"
+        there = ", ".join(sorted(f.name for f in Path("multirun").glob("*") if has_study(f))) or "none"
         raise InputError(f"{given} has no study ({DATABASE}); in multirun/ there is: {there}")
     return folder.absolute()
 

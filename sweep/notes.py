@@ -11,6 +11,7 @@ import optuna
 from sweep.answers import against, answers, command, nothing_yet, signed, state, values_in_words
 from sweep.charts import effects_figure, effects_range, front_figure
 from sweep.findings import Entry, Findings
+from sweep.record import attach_caption_sheet
 from sweep.study import live_trial
 from sweep.summary import CANNOT_SAY
 
@@ -18,7 +19,7 @@ LISTED = 10  # trials in the study's note
 
 
 def write_notes(found: Findings) -> None:
-    """Writes every note that has changed, and the charts."""
+    """Writes every note that has changed, the charts, and the caption sheet as an artifact."""
     from optuna_dashboard import save_note, save_plotly_graph_object
     from optuna_dashboard._note import get_note_from_system_attrs  # get_note reads all notes again for each trial
 
@@ -34,6 +35,7 @@ def write_notes(found: Findings) -> None:
         body = study_note(found)
         if get_note_from_system_attrs(known, None)["body"] != body:
             save_note(study, body)
+        attach_caption_sheet(study, found.folder)
         if found.of("scored"):
             save_plotly_graph_object(study, front_figure(found), graph_object_id="feasible-front")
         for name, list_ in found.effects.items():
@@ -68,7 +70,8 @@ LEGEND = [
     " have nothing to do with the training pictures.",
     "- **A trial that broke a constraint does not count**, however good its values; its note says which one. These"
     " pages' own *best trials* and *Pareto front* do not know that; the chart of feasible trials does.",
-    "- Every trial's artifacts are its contact sheet (first row without a LoRA), its plan and its captions.",
+    "- Every trial's artifacts are its contact sheet (first row without a LoRA) and its plan; the study's is its"
+    " caption sheet, if one was made.",
     "- Brackets are 95 % intervals over the prompts, of one training each.",
 ]
 

@@ -20,10 +20,11 @@ from scipy import stats
 
 from sweep.contact_sheet import without_title
 from sweep.dashboard import add_address, find_study, serve
+from sweep.database import storage
 from sweep.errors import InputError
 from sweep.findings import Entry, Findings, find
 from sweep.record import artifact_store
-from sweep.study import load_study, rectangle, storage
+from sweep.study import load_study, rectangle
 
 SHOWN = 6  # sheets a person can keep in mind
 KEY = "sheet"  # attribute that names the artifact to show

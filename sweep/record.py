@@ -13,14 +13,14 @@ from uuid import UUID
 
 import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
-from optuna.trial import Trial
 
+from sweep.examples import SHEET
 from sweep.outcome import Outcome
 from sweep.schema import Config
 from sweep.study import live_trial, load_study, study_folder
 
 ARTIFACTS = "artifacts"
-PLAN, CAPTIONS = "plan.txt", "captions.csv"
+PLAN = "plan.txt"
 
 
 def artifact_store(folder: Path) -> FileSystemArtifactStore:
@@ -55,21 +55,30 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
     }
     for key, attribute in attributes.items():
         trial.set_user_attr(key, attribute)
-    for place_of, file in enumerate((outcome.sheet, PLAN, CAPTIONS)):
+    for position, file in enumerate((outcome.sheet, PLAN)):
         if (folder / file).is_file():
-            _attach(study, trial, place, folder / file, place_of)
+            name, meta = _stored(place, folder / file, f"{position}", f"{study.study_name}/{outcome.number}/{file}")
+            study._storage.set_trial_system_attr(trial._trial_id, f"artifacts:{name}", meta)
 
 
-def _attach(study: optuna.Study, trial: Trial, place: Path, file: Path, position: int) -> None:
-    """Uploads a file as the trial's n-th artifact; a second time changes nothing.
+def attach_caption_sheet(study: optuna.Study, place: Path) -> None:
+    """Makes the study's caption sheet, if it has one, an artifact of the study; a changed sheet is a new one."""
+    file = place / SHEET
+    if file.is_file():
+        name, meta = _stored(place, file, "0", f"{study.study_name}/{file.read_bytes()!r}")
+        study._storage.set_study_system_attr(study._study_id, f"artifacts:{name}", meta)
+
+
+def _stored(place: Path, file: Path, first: str, identity: str) -> tuple[str, str]:
+    """Stores a file as an artifact; returns its id and what Optuna keeps about it. A second time changes nothing.
 
     `optuna.artifacts.upload_artifact` draws the id at random, by which SQLite sorts; the dashboard's gallery shows the
-    n-th artifact of every trial side by side, so that it would mix sheets and plans.
+    n-th artifact of every trial side by side, so that it would mix sheets and plans. Here `first` orders them.
     """
-    digest = blake2b(f"{study.study_name}/{trial.number}/{file.name}".encode(), digest_size=16).hexdigest()
-    name = str(UUID(f"{position}{digest[1:]}"))
+    digest = blake2b(identity.encode(), digest_size=16).hexdigest()
+    name = str(UUID(f"{first}{digest[1:]}"))
     mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     meta = ArtifactMeta(artifact_id=name, filename=file.name, mimetype=mimetype, encoding=None)
     with file.open("rb") as content:
         artifact_store(place).write(name, content)
-    study._storage.set_trial_system_attr(trial._trial_id, f"artifacts:{name}", json.dumps(asdict(meta)))
+    return name, json.dumps(asdict(meta))

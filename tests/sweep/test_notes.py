@@ -44,10 +44,13 @@ def test_notes_are_written_once_and_read_back(study: optuna.Study, folder: Path)
     def attributes() -> dict[str, object]:
         return study._storage.get_study_system_attrs(study._study_id)
 
+    (folder / "captions.csv").write_text("picture,text\nheart.png,a human heart\n", encoding="utf-8")
     write_notes(find(study, folder))
     first = attributes()
     write_notes(find(study, folder))
     failed = study.get_trials()[2]._trial_id
     assert "out of memory" in get_note_from_system_attrs(attributes(), failed)["body"]
     assert attributes()[note_ver_key(None)] == first[note_ver_key(None)] == 1, "an unchanged note is left alone"
+    sheets = [value for key, value in attributes().items() if key.startswith("artifacts:")]
+    assert len(sheets) == 1 and "captions.csv" in str(sheets[0]), "the caption sheet, once"
     assert any("feasible-front" in key for key in first), "the chart that knows feasibility"
