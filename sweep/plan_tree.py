@@ -60,10 +60,10 @@ def plan_warnings(
 def _file_warnings(config: Config) -> list[str]:
     """Where the LoRA file will not act in other tools as it does here."""
     lora = config.train.lora
-    if lora.kind != Kind.lora:
-        return [
-            f"a {lora.kind.value} file is read here and by diffusers, not by ComfyUI and Forge: train.lora.kind=lora"
-        ]
+    if lora.kind == Kind.dora:
+        return ["a DoRA file is read here and by diffusers, not by ComfyUI and Forge: they need train.lora.kind=lora"]
+    if lora.kind == Kind.lokr:
+        return ["a LoKr file is read here and by peft, not by diffusers' FLUX.1: it needs train.lora.kind=lora"]
     if lora.alpha is not None and lora.alpha != lora.rank:
         return [
             f"alpha {lora.alpha:g} is not rank {lora.rank}, and ComfyUI and Forge do not read alpha from this layout:"
