@@ -9,18 +9,20 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sweep.__main__ import settings
+from sweep.examples import with_captions
 from sweep.outcome import Outcome
+from sweep.schema import Config
 from trainer.base import BaseError, find_base, step_px
 from trainer.captions import caption
 from trainer.examples import DatasetError, read_examples
-from trainer.settings import CaptionSettings
 
 FOLDER = "export"
 PICTURES = "pictures"  # in the folder above, with the captions
@@ -133,14 +135,13 @@ def write_exports(outcome: Outcome, name: str, out: Path) -> tuple[list[Export],
     return made, ""
 
 
-def _write_pictures(config: Mapping[str, Any], out: Path) -> None:
-    data = config["data"]
-    known = {field.name for field in fields(CaptionSettings)}
-    stored = {key: value for key, value in config["captions"].items() if key in known}
-    stored["dropout"] = 0.0  # left to the tool
-    settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CaptionSettings), stored))
-    examples = read_examples(data["path"], limit=data.get("limit"), subset_seed=data.get("subset_seed", 0))
-    texts = [caption(example, settings, epoch=0, seed=config["train"]["seed"]) for example in examples]
+def _write_pictures(stored: Mapping[str, Any], out: Path) -> None:
+    known = {key: value for key, value in stored.items() if key not in ("search", "track")}
+    config = settings(DictConfig(OmegaConf.merge(OmegaConf.structured(Config), known)))
+    config.captions.dropout = 0.0  # left to the tool
+    data = config.data
+    examples = with_captions(config, read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed))
+    texts = [caption(example, config.captions, epoch=0, seed=config.train.seed) for example in examples]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for example, text in zip(examples, texts, strict=True):
