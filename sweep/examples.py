@@ -26,14 +26,14 @@ def answers_folder(config: Config) -> Path:
     return Path(config.study.folder).absolute() / "cache" / "answers"
 
 
-def sheet_rows(config: Config) -> list[Row]:
-    """A person's rows of the caption sheet.
+def sheet_rows(config: Config, *, to_be_written: bool = False) -> list[Row]:
+    """A person's rows of the caption sheet; it need not be there if it is to be written.
 
     Raises:
         DatasetError: no such sheet though one is named, one that cannot be read, or rows of pictures that do not exist.
     """
     file = sheet_file(config)
-    if config.captions.sheet and not file.is_file():
+    if config.captions.sheet and not to_be_written and not file.is_file():
         raise DatasetError(f"`captions.sheet`: no such file: {file}")
     rows = [row for row in read_sheet(file) if row.edited]
     unknown = unknown_pictures(Path(config.data.path), rows)
