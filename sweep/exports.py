@@ -29,7 +29,19 @@ PICTURES = "pictures"  # in the folder above, with the captions
 FLUX = "black-forest-labs/FLUX.1-dev"
 FLUX_STEP = 16  # px of FLUX.1 per token edge
 KOHYA_STEP = 32  # sd-scripts wants bucket steps in multiples of it for FLUX
-KOHYA_TIMESTEPS = {"sigmoid": "sigmoid", "shift": "shift", "flux_shift": "flux_shift", "uniform": "uniform"}
+KOHYA_TIMESTEPS = ("sigmoid", "shift", "flux_shift", "uniform")  # of the same name there
+OPTIMIZERS = {  # ours -> kohya's, ai-toolkit's, SimpleTuner's
+    "adamw": ("AdamW", "adamw", "adamw_bf16"),
+    "adamw8bit": ("AdamW8bit", "adamw8bit", "bnb-adamw8bit"),
+    "prodigy": ("Prodigy", "prodigy", "prodigy"),
+}
+CARRIED = {  # what the files below can say of a setting; anything else is noted in them
+    "mix.random_side": (False,),
+    "train.ema": (0, 0.0),
+    "train.loss": ("mse",),
+    "train.timesteps": KOHYA_TIMESTEPS,
+    "train.optimizer.name": tuple(OPTIMIZERS),
+}
 SANDBOX_NOTE = (
     "found on the sandbox: captions, sides and repeats are meant to carry over; learning rate and steps are not"
 )
@@ -76,6 +88,23 @@ class Recipe:
         """Of the LoRA; equal to the rank unless set."""
         alpha = self.train["lora"].get("alpha")
         return float(self.rank if alpha is None else alpha)
+
+    @property
+    def optimizer(self) -> tuple[str, str, str]:
+        """Its name in kohya, ai-toolkit and SimpleTuner; AdamW for one that they do not all have."""
+        return OPTIMIZERS.get(self.train["optimizer"].get("name", "adamw"), OPTIMIZERS["adamw"])
+
+    @property
+    def left_out(self) -> list[str]:
+        """Settings that the other tools' files do not say."""
+        found = []
+        for key, carried in CARRIED.items():
+            value: Any = self.config
+            for part in key.split("."):
+                value = value.get(part, carried[0])
+            if value not in carried:
+                found.append(f"{key}={value}")
+        return found
 
     @property
     def accumulation(self) -> int:
@@ -201,14 +230,14 @@ def kohya_command(recipe: Recipe) -> str:
         "network_dim": recipe.rank,
         "network_alpha": f"{recipe.alpha:g}",
         "network_train_unet_only": True,
-        "optimizer_type": "AdamW",
+        "optimizer_type": recipe.optimizer[0],
         "learning_rate": f"{optimizer['learning_rate']:g}",
         "lr_scheduler": "constant_with_warmup",
         "lr_warmup_steps": optimizer.get("warmup_steps", 0),
         "max_grad_norm": f"{optimizer.get('max_grad_norm', 1.0):g}",
         "max_train_steps": recipe.steps,
         "gradient_accumulation_steps": recipe.accumulation,
-        "timestep_sampling": KOHYA_TIMESTEPS.get(train["timesteps"], "sigmoid"),
+        "timestep_sampling": train["timesteps"] if train["timesteps"] in KOHYA_TIMESTEPS else "sigmoid",
         "discrete_flow_shift": f"{train.get('shift', 3.1582):g}",
         "model_prediction_type": "raw",
         "guidance_scale": "1.0",
@@ -254,7 +283,7 @@ def ai_toolkit(recipe: Recipe) -> str:
             "gradient_checkpointing": True,
             "noise_scheduler": "flowmatch",
             "timestep_type": {"flux_shift": "flux_shift", "uniform": "linear"}.get(train["timesteps"], "sigmoid"),
-            "optimizer": "adamw",
+            "optimizer": recipe.optimizer[1],
             "optimizer_params": {"weight_decay": train["optimizer"].get("weight_decay", 0.01)},
             "lr": train["optimizer"]["learning_rate"],
             "max_grad_norm": train["optimizer"].get("max_grad_norm", 1.0),
@@ -299,7 +328,7 @@ def simpletuner(recipe: Recipe) -> str:
         "--learning_rate": optimizer["learning_rate"],
         "--lr_scheduler": "constant_with_warmup",
         "--lr_warmup_steps": optimizer.get("warmup_steps", 0),
-        "--optimizer": "adamw_bf16",
+        "--optimizer": recipe.optimizer[2],
         "--max_grad_norm": optimizer.get("max_grad_norm", 1.0),
         "--mixed_precision": "bf16",
         "--gradient_checkpointing": True,
@@ -349,7 +378,8 @@ def simpletuner_data(recipe: Recipe) -> str:
 
 def _notes(recipe: Recipe) -> list[str]:
     notes = [f"# {recipe.name}: the recipe that stylesweep found best; {PICTURES}/ holds pictures and captions"]
-    return [*notes, f"# {SANDBOX_NOTE}"] if recipe.sandbox else notes
+    notes += [f"# {SANDBOX_NOTE}"] * recipe.sandbox
+    return notes + [f"# not carried over: {setting}" for setting in recipe.left_out]
 
 
 def _base_of(recipe: Recipe) -> str:

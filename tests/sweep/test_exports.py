@@ -92,3 +92,13 @@ def test_pictures_that_are_gone_leave_the_files_and_a_word(tmp_path: Path) -> No
     made, fault = write_exports(outcome(0, 0.7, pictures=str(tmp_path / "gone")), "made", tmp_path / "export")
     assert "no such folder" in fault
     assert all((tmp_path / "export" / export.file).is_file() for export in made)
+
+
+def test_what_a_tool_cannot_be_told_is_said() -> None:
+    made = outcome(0, 0.7)
+    assert "not carried over" not in kohya_dataset(recipe_of(made, "made"))
+    made.config["train"]["ema"] = 0.99
+    made.config["train"]["optimizer"]["name"] = "prodigy"
+    recipe = recipe_of(made, "made")
+    assert "# not carried over: train.ema=0.99\n" in kohya_dataset(recipe)
+    assert "--optimizer_type Prodigy" in kohya_command(recipe)
