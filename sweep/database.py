@@ -1,12 +1,14 @@
 """Where a study is kept: SQLite in its folder, or the database server that `storage.txt` in its folder names."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 from sweep.errors import InputError
 
@@ -45,12 +47,14 @@ def storage(folder: Path, heartbeat_seconds: int | None = None) -> optuna.storag
 
         # A driver keeps its connection; a job and a reader leave none open, as a server has a hundred of them.
         pool = {"pool_pre_ping": True} if heartbeat_seconds else {"poolclass": NullPool}
-        return optuna.storages.RDBStorage(
-            address,
-            engine_kwargs={"creator": connector(address), **pool},
-            heartbeat_interval=heartbeat_seconds,
-            grace_period=SILENT * heartbeat_seconds if heartbeat_seconds else None,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeat_interval, since Optuna 2.8
+            return optuna.storages.RDBStorage(
+                address,
+                engine_kwargs={"creator": connector(address), **pool},
+                heartbeat_interval=heartbeat_seconds,
+                grace_period=SILENT * heartbeat_seconds if heartbeat_seconds else None,
+            )
 
 
 def connector(address: str, away_s: float = AWAY_S) -> Callable[[], Any]:

@@ -11,6 +11,7 @@ been trained is not trained again, and an interrupted training goes on from its 
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -69,9 +70,19 @@ def candidates(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
 
 
 def rerun(outcome: Outcome, held_out: Config, seed: int) -> Config:
-    """The configuration that trains a trial's recipe again, with another seed, for prompts that were held out."""
+    """The configuration that trains a trial's recipe again, with another seed, for prompts that were held out.
+
+    Raises:
+        InputError: if this command's base is another than the trial's: its prompts would not suit the trial.
+    """
     stored = {key: value for key, value in outcome.config.items() if key not in ("search", "study", "track")}
     made = settings(DictConfig(OmegaConf.merge(OmegaConf.structured(Config), stored)))
+    if made.base.path != held_out.base.path:
+        said = [word for word in outcome.overrides if word.startswith(("base", "data"))]
+        raise InputError(
+            f"the study was made with base.path={made.base.path}, this command has {held_out.base.path}: repeat what"
+            f" the sweep's command said of base and data: {shlex.join(said) or 'base=…'}"
+        )
     return replace(
         made,
         train=replace(made.train, seed=seed),

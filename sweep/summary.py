@@ -82,6 +82,7 @@ def _print_next(console: Console, study: optuna.Study, folder: Path) -> None:
     lines = [
         f"{python()} -m sweep.dashboard {typed(folder)}",
         f"{python()} -m sweep.report study.name={name}{where}",
+        f"{python()} -m sweep.finalists study.name={name}{where}",
         f"{python()} -m sweep -m data=folder data.path=MY_PICTURES \\",
         "    data.references=HELD_OUT_PICTURES base=flux1_dev",
     ]

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from metrics.statistics import Difference
+from sweep.errors import InputError
 from sweep.finalists import candidates, corrected, held_out_prompts, judge, rerun, table, verdict, write
 from sweep.outcome import Outcome
 from sweep.progress import console
@@ -76,6 +77,14 @@ def test_a_recipe_is_trained_again_as_it_was_but_for_seed_and_prompts() -> None:
     before = made.config()
     assert replace(again.train, seed=before.train.seed) == before.train
     assert (again.captions, again.mix, again.data.path) == (before.captions, before.mix, before.data.path)
+
+
+def test_a_study_of_another_base_asks_for_the_words_of_its_command() -> None:
+    searched = replace(made.outcome(0, 0.5), overrides=["base=flux1_dev", "data=folder", "captions=none"])
+    other = made.config()
+    other.base = replace(other.base, path="another base")
+    with pytest.raises(InputError, match="base=flux1_dev data=folder"):
+        rerun(searched, other, seed=101)
 
 
 def test_the_held_out_prompts_are_taken_unless_others_are_asked_for() -> None:
