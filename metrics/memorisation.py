@@ -45,13 +45,26 @@ def memorisation_gap(to_training: Floats, to_references: Floats) -> Floats:
     return expected_nearest(to_references, count) - expected_nearest(to_training, count)
 
 
-def copies(to_training: Floats, references_to_training: Floats, *, share: float) -> NDArray[np.bool_]:
-    """Return which samples are copies: nearer to a training picture than `share` of what references usually are.
+def copies(
+    to_training: Floats, references_to_training: Floats, *, share: float, base_to_training: Floats | None = None
+) -> NDArray[np.bool_]:
+    """Return which samples are copies: nearer to a training picture than `share` of what may be expected.
+
+    Expected is what references usually are, or what the sample's own base image is where that is nearer: a base that
+    draws such pictures by itself was not taught them. A sample that equals its base image is never a copy.
+
+    Args:
+        to_training: (N, M) distances of the samples.
+        references_to_training: (R, M) of the held-out references.
+        share: 0 ... 1.
+        base_to_training: (N, M) of the base images.
 
     Range: a flag per sample; the rate lies in 0 ... 1, lower is better.
-    Fooled by: a copy that was cut by more than an eighth or moved, which LPIPS does not call near (mirrored copies,
-    their corners, middle and square are compared too); very plain styles, in which all pictures are alike.
+    Fooled by: a copy that was cut by more than an eighth or moved, which LPIPS does not call near (corners, the
+    middle, a square and mirrored copies are compared too); very plain styles, in which all pictures are alike.
     Source: facts/metrics.md 9; the share was set on the drawn scenes (tests/metrics/test_memorisation.py).
     """
-    usual = float(np.median(references_to_training.min(1)))
-    return np.asarray(to_training.min(1) < share * usual)
+    expected = np.full(len(to_training), np.median(references_to_training.min(1)))
+    if base_to_training is not None:
+        expected = np.minimum(expected, base_to_training.min(1))
+    return np.asarray(to_training.min(1) < share * expected)

@@ -233,11 +233,12 @@ class CopyJudge:
     def __init__(self, lpips: Lpips, references: Sequence[Tensor], training: Sequence[Tensor]) -> None:
         """Read references and training pictures once."""
         self.lpips = lpips
-        self._references = self._variants(references)
-        self._training: Tensor | None = None
-        if len(training):
-            self._training = self._variants(training)
-            self._usual = _nearer(self._references[: len(references)], self._training)
+        self._count = len(training)
+        if training:
+            self._training = self._variants(training, CROPS)
+            self._plain = self._variants(training, CROPS[:1])  # as the references, so that the two can be compared
+            self._references = self._variants(references, CROPS[:1])
+            self._usual = _nearer(self._references[: len(references)], self._training, self._count)
         self._base: dict[str, Tensor] = {}
 
     def read(self, pairs: Pairs, settings: ScoreSettings, layout_ratio: float) -> Reading:
@@ -246,35 +247,37 @@ class CopyJudge:
         if fresh:
             self._base |= dict(zip(fresh, self._vectors(list(fresh.values())), strict=True))
         after = self._vectors(pairs.samples)
-        before = torch.stack([self._base[pairs.known[i].key] for i in pairs.chosen])
-        some = after[pairs.chosen]
-        ratio = diversity_ratio(_distances(some, some), _distances(before, before))
+        before = torch.stack([self._base[features.key] for features in pairs.known])
+        some, known = after[pairs.chosen], before[pairs.chosen]
+        ratio = diversity_ratio(_distances(some, some), _distances(known, known))
         # A style's texture lowers the LPIPS ratio only; a collapse lowers both.
         reading = Reading(
             {},
             {Constraint.diversity: settings.diversity_ratio - max(ratio, layout_ratio)},
             {"diversity_lpips": ratio},
         )
-        if self._training is not None:
-            reading.add(self._memorisation(after, self._training, pairs.chosen, settings))
+        if self._count:
+            reading.add(self._memorisation(after, before, pairs.chosen, settings))
         return reading
 
-    def _variants(self, images: Sequence[Tensor]) -> Tensor:
-        """Return (VARIANTS * N, D): pictures whole, six crops of them, then all of these mirrored.
+    def _variants(self, images: Sequence[Tensor], crops: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        """Return the pictures' crops, then the first MIRRORED of these mirrored: (variants * N, D).
 
         A trainer crops and flips, and a sample may have another aspect: a copy is looked for in each of these.
         """
-        cut = [crop(image) for crop in CROPS for image in images]
-        return self._vectors([*cut, *(image.flip(-1) for image in cut)])
+        cut = [[crop(image) for image in images] for crop in crops]
+        mirrored = [[image.flip(-1) for image in some] for some in cut[:MIRRORED]]
+        return self._vectors([image for some in (*cut, *mirrored) for image in some])
 
     def _vectors(self, images: Sequence[Tensor]) -> Tensor:
         """Return LPIPS vectors of pictures at full contrast: a paler copy is a copy."""
         return self.lpips.vectors([levelled(image) for image in images])
 
-    def _memorisation(self, after: Tensor, training: Tensor, chosen: list[int], settings: ScoreSettings) -> Reading:
-        near = _nearer(after, training)
-        gap = memorisation_gap(near, _nearer(after, self._references))
-        flags = copies(near, self._usual, share=settings.copy_distance)
+    def _memorisation(self, after: Tensor, before: Tensor, chosen: list[int], settings: ScoreSettings) -> Reading:
+        plain, references = _nearer(after, self._plain, self._count), self._references
+        gap = memorisation_gap(plain, _nearer(after, references, len(references) // 2))
+        near, of_base = (_nearer(some, self._training, self._count) for some in (after, before))
+        flags = copies(near, self._usual, share=settings.copy_distance, base_to_training=of_base)
         rate = float(flags.mean())
         return Reading(
             {"memorisation_gap": gap, "copy": flags.astype(float)},
@@ -308,12 +311,12 @@ def _whole(image: Tensor) -> Tensor:
 
 # Whole, its square, the middle and the four corners.
 CROPS = (_whole, _square, *(_cut(rows, columns) for rows, columns in ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))))
-VARIANTS = 2 * len(CROPS)
+MIRRORED = 3  # the corners are not: seven crops of every picture cost enough
 
 
-def _nearer(pictures: Tensor, variants: Tensor) -> Floats:
-    """Return (N, M) LPIPS to the nearest variant of each picture, from (VARIANTS * M, D)."""
-    found: Floats = _distances(pictures, variants).reshape(len(pictures), VARIANTS, -1).min(1)
+def _nearer(pictures: Tensor, variants: Tensor, count: int) -> Floats:
+    """Return (N, count) LPIPS to the nearest variant of each of `count` pictures, from (variants * count, D)."""
+    found: Floats = _distances(pictures, variants).reshape(len(pictures), -1, count).min(1)
     return found
 
 

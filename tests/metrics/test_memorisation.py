@@ -49,3 +49,10 @@ def test_copies_are_found_at_their_true_rate_and_new_pictures_are_none(style, lp
         gap = memorisation_gap(near, lpips_distances(model.vectors(mixed), references).numpy())
         if rate == 1.0:
             assert gap.mean() > 0.2 * np.median(usual.min(1))
+
+
+def test_what_the_base_draws_by_itself_is_no_copy():
+    usual = np.full((5, 3), 1.0)
+    near = np.array([[0.1, 1.0, 1.0], [0.1, 1.0, 1.0], [0.3, 1.0, 1.0]])
+    base = np.array([[0.1, 1.0, 1.0], [0.9, 1.0, 1.0], [0.9, 1.0, 1.0]])  # the first is as near without the LoRA
+    assert copies(near, usual, share=0.4, base_to_training=base).tolist() == [False, True, True]

@@ -31,10 +31,6 @@ def test_lpips_ssim_and_mse_fail_where_composition_passes(tested):
     assert len(found) == 3 and all(row.passed and row.value < 0.6 for row in found)
 
 
-def test_no_change_is_exactly_nothing(tested):
-    assert all(row.passed for row in proofs.v3_no_change(tested))
-
-
 def test_diversity_falls_as_one_picture_takes_over(tested):
     assert all(row.passed for row in proofs.v12_diversity(tested))
 

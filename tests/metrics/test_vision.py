@@ -138,7 +138,9 @@ def test_self_similarity_joins_composition_and_an_equal_picture_has_all_of_it(se
 
 
 def test_the_suite_runs_on_three_encoders_and_patches(settings, csd_file, timm_file):
-    judge = Judge(gpu_like(settings, csd_file, timm_file), pictures("hatch", range(500, 512)), other_styles("hatch"))
+    # Three random encoders hardly know a style from another; whether they run together is all that is asked here.
+    configured = replace(gpu_like(settings, csd_file, timm_file), style_range_at_least=0.01)
+    judge = Judge(configured, pictures("hatch", range(500, 512)), other_styles("hatch"))
     base = pictures("flat", range(8))
     unchanged = judge.score(base, base, prompts(8))
     assert unchanged.style == 0.0 and unchanged.composition == 1.0
