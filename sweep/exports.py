@@ -292,7 +292,6 @@ def ai_toolkit(recipe: Recipe) -> str:
         },
         "model": {"name_or_path": _base_of(recipe), "is_flux": True, "quantize": True},
         "sample": {
-            "sampler": "flowmatch",
             "sample_every": max(1, recipe.steps // 4),
             "width": 1024,
             "height": 1024,

@@ -16,6 +16,7 @@ from sweep.study import live_trial
 from sweep.summary import CANNOT_SAY
 
 LISTED = 10  # trials in the study's note
+AT_ONCE = 200  # trials' notes, best first: each costs a reading of all; the others follow the next time
 
 
 def write_notes(found: Findings) -> None:
@@ -27,11 +28,14 @@ def write_notes(found: Findings) -> None:
     known = study._storage.get_study_system_attrs(study._study_id)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        changed = []
         for entry in found.entries:
             body = trial_note(entry, found.names)
             before = get_note_from_system_attrs(known, entry.trial._trial_id)["body"]
             if entry.trial.state.is_finished() and before != body:
-                save_note(live_trial(study, entry.trial.number), body)
+                changed.append((entry.trial.number, body))
+        for number, body in changed[:AT_ONCE]:
+            save_note(live_trial(study, number), body)
         body = study_note(found)
         if get_note_from_system_attrs(known, None)["body"] != body:
             save_note(study, body)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweep.outcome import Outcome
 from sweep.schema import Config
 from sweep.study import study_folder
+from sweep.summary import CANNOT_SAY
 from sweep.typed import python, typed
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ def _run(settings: Mapping[str, Any], mode: Literal["online", "offline"], log: C
         run.finish()
     if mode == "offline":
         shutil.rmtree(folder / "logs", ignore_errors=True)  # wandb's own, full of this machine's paths
+        for link in folder.parent.glob("debug*.log"):
+            link.unlink()
 
 
 def _log_trial(run: Any, outcome: Outcome, folder: Path) -> None:
@@ -178,6 +181,7 @@ def _log_trial(run: Any, outcome: Outcome, folder: Path) -> None:
             "lora": f"{folder.name}/{best.lora}",
             **{f"constraint/{name}": value for name, value in best.constraints.items()},
             **{f"seconds/{part}": value for part, value in outcome.timings.items()},
+            **({"about": CANNOT_SAY} if outcome.config.get("base", {}).get("scale", 1) != 1 else {}),
             "system/peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         }
     )
@@ -225,6 +229,8 @@ def _log_study(run: Any, found: "Findings") -> None:
     run.summary.update(
         {"state": state(found), "answers": without_machine(told), "front": front, "importance": dict(found.importances)}
     )
+    if found.sandbox:
+        run.summary["about"] = CANNOT_SAY
     if found.best is not None:
         run.summary.update({f"best/{k}": v for k, v in zip(found.names, found.best.trial.values, strict=True)})
         run.summary["best/trial"] = found.best.number

@@ -70,6 +70,7 @@ def test_an_offline_study_is_complete_and_says_nothing_of_the_machine(tracked: P
         "contact_sheet",
         "samples",
         "constraint/leakage",
+        "no promise for FLUX.1-dev",
         "seconds/train",
     ):
         assert expected in trial, expected
