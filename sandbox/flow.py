@@ -80,7 +80,13 @@ BASE = Course(
     ),
 )
 # Goes on from the weights that are committed, on a machine that has no checkpoint of theirs.
+_LARGE_SIDES = {
+    (32, 32): 0.06, (64, 64): 0.20, (48, 72): 0.16, (72, 48): 0.16, (96, 96): 0.26, (128, 128): 0.16,
+}  # fmt: skip
 REFINE = Course("refine", (Phase(0.66, _EVERY_SIZE), Phase(1.01, _EVERY_SIZE, guided=True)), from_weights=True)
+
+# A shape learnt at side 512 must be learnt again at 768 and 1024: guided from the start, so that guidance is not lost.
+SIDES = Course("sides", (Phase(1.01, _LARGE_SIDES, guided=True),), from_weights=True)
 
 
 class Conditioner:

@@ -1,6 +1,7 @@
 """Make the sandbox's weights: `python -m sandbox.pretrain STAGE`; a stage that was interrupted continues.
 
-Stages in order: `vae`, `text`, `base`, `encoder`, `lpips`; `refine` goes on from the base's committed weights.
+Stages in order: `vae`, `text`, `base`, `encoder`, `lpips`; `refine` goes on from the base's committed weights, and
+`sides` goes on from those with most of its steps at 768, 1024, 2:3 and 3:2.
 `base` and `refine` train on several processes with `torchrun --nproc-per-node 2 -m sandbox.pretrain refine`: on two
 cores two processes of one thread do 1.7 times the work of one process of two. Nothing here is part of a sweep.
 """
@@ -39,6 +40,12 @@ def _refine(args: argparse.Namespace) -> None:
     flow.train(args.out / "base", args.work, flow.REFINE, steps=args.steps or 6000, seed=args.seed, peak_lr=1.5e-3)
 
 
+def _sides(args: argparse.Namespace) -> None:
+    from sandbox import flow
+
+    flow.train(args.out / "base", args.work, flow.SIDES, steps=args.steps or 3000, seed=args.seed, peak_lr=1e-3)
+
+
 def _encoder(args: argparse.Namespace) -> None:
     from sandbox import encoder
 
@@ -51,7 +58,9 @@ def _lpips(args: argparse.Namespace) -> None:
     encoder.train_lpips(args.out / "lpips", steps=args.steps or 1200, seed=args.seed)
 
 
-STAGES = {"vae": _vae, "text": _text, "base": _base, "refine": _refine, "encoder": _encoder, "lpips": _lpips}
+STAGES = {
+    "vae": _vae, "text": _text, "base": _base, "refine": _refine, "sides": _sides, "encoder": _encoder, "lpips": _lpips,
+}  # fmt: skip
 
 
 def main() -> None:
