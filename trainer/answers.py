@@ -71,10 +71,11 @@ def prompt_for(strategy: Strategy, strip: tuple[Strip, ...], *, caption: str = "
 
 
 class Answers:
-    """A captioner with a memory on disk."""
+    """A captioner with a memory on disk; who only needs what is kept needs neither key nor model."""
 
-    def __init__(self, captioner: Captioner, settings: CaptionerSettings, folder: Path) -> None:
-        self._captioner, self._settings, self._folder = captioner, settings, folder
+    def __init__(self, settings: CaptionerSettings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self._captioner: Captioner | None = None
 
     def __call__(self, prompt: str, picture: Path | None, *, words_at_most: int = _LONGEST) -> str:
         """The answer to a prompt, from disk or from the model.
@@ -86,6 +87,7 @@ class Answers:
         file = self._folder / f"{self._key(prompt, picture)}.json"
         if file.is_file():
             return str(json.loads(file.read_text(encoding="utf-8"))["answer"])
+        self._captioner = self._captioner or open_captioner(self._settings)
         reason = ""
         for attempt in range(self._settings.attempts):
             try:

@@ -29,9 +29,11 @@ class CaptionerSettings:
 
     def __post_init__(self) -> None:
         needed = {CaptionerKind.rules: (), CaptionerKind.endpoint: ("model", "url"), CaptionerKind.local: ("model",)}
-        for name in needed[self.kind]:
-            if not getattr(self, name).strip():
-                raise ValueError(f"`captioner.{name}` must be given with captioner.kind={self.kind}, it is empty")
+        empty = [f"captioner.{name}" for name in needed[self.kind] if not getattr(self, name).strip()]
+        if empty:
+            raise ValueError(
+                f"`{'` and `'.join(empty)}` must be given with captioner.kind={self.kind}: add {empty[0]}=…"
+            )
         if "@" in self.url.partition("://")[2].partition("/")[0]:
             raise ValueError(
                 "`captioner.url` must not hold a password: put the key into the environment, its variable's name into"

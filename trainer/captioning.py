@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trainer.answers import PROMPTS, Answers, NoAnswer, open_captioner, prompt_for
+from trainer.answers import PROMPTS, Answers, CaptionerDown, NoAnswer, prompt_for
 from trainer.captioner_settings import CaptionerKind, CaptionerSettings, TaggerSettings
 from trainer.captions import BY_MODEL, STRATEGIES, variant
 from trainer.examples import DatasetError, Example, list_faults
@@ -18,6 +18,7 @@ from trainer.sheet import Row, corrected, picture_name
 from trainer.tagger import tag_examples
 
 _REWRITTEN = (Strategy.edited, Strategy.subject_only)
+_SILENT = 5  # pictures in a row without an answer, after which the others are not asked about
 _LONGER = 5  # words that a rewritten caption may have beyond the original's
 
 
@@ -98,8 +99,9 @@ def _ask_all(
 ) -> Captioned:
     name = variant(settings)
     written = {row.picture for row in rows if row.edited and row.strategy == name}
-    answers = Answers(open_captioner(captioner), captioner, kept)
+    answers = Answers(captioner, kept)
     done = Captioned([], made_by(settings, captioner, TaggerSettings()))
+    silent = 0  # pictures in a row that the server failed on
     for number, example in enumerate(examples):
         if picture_name(example.path) not in written or len(example.captions) > 1:
             say(f"captions: {name} by {captioner.model}", number, len(examples))
@@ -107,7 +109,13 @@ def _ask_all(
                 example = replace(
                     example, given={**example.given, name: _asked(example, settings, answers, captioner.rewrites)}
                 )
+                silent = 0
             except NoAnswer as fault:
+                silent = 0 if fault.again else silent + 1
+                if silent == _SILENT:
+                    raise CaptionerDown(
+                        f"{silent} pictures in a row have no answer, the last since: {fault}"
+                    ) from fault
                 if picture_name(example.path) not in written:
                     done.faults[example.path] = str(fault)
         done.examples.append(corrected(example, settings, rows))

@@ -157,6 +157,12 @@ def test_a_busy_server_is_asked_again_then_the_picture_reported(plates: list[Exa
     assert str(status) in fault_list(made, VLM)
 
 
+def test_a_server_that_fails_on_picture_after_picture_is_left_in_peace(plates: list[Example]) -> None:
+    with chat_server(lambda asked: Reply({}, 503)) as server, pytest.raises(CaptionerDown, match="5 pictures in a row"):
+        ask(server, plates * 3, VLM, attempts=1)
+    assert len(server.asked) == 5
+
+
 def test_a_picture_that_takes_too_long_is_reported_and_the_others_go_on(plates: list[Example]) -> None:
     with chat_server(lambda asked: Reply("a heart", seconds=0.8 if asked.picture == picture else 0.0)) as server:
         picture = _sent(plates[0])
@@ -197,6 +203,8 @@ def test_the_key_comes_from_the_environment_and_is_in_no_message_and_no_file(
         assert "bad key ***" in fault_list(made, VLM)
         server.reply = lambda asked: Reply("a heart")
         made = ask(server, plates, VLM, key_variable="STYLESWEEP_TEST_KEY")
+        monkeypatch.delenv("STYLESWEEP_TEST_KEY")
+        assert said(ask(server, plates, VLM, key_variable="STYLESWEEP_TEST_KEY"), VLM) == ["a heart"] * 3  # kept
     kept = "".join(file.read_text() for file in (plates[0].path.parents[1] / "answers").iterdir())
     assert KEY not in kept + made.by + repr(made)
 
@@ -249,8 +257,8 @@ def test_a_changed_prompt_gets_a_new_version(strategy: Strategy, digest: str) ->
 
 
 WRONG: list[tuple[Callable[[], object], str]] = [
-    (lambda: CaptionerSettings(CaptionerKind.endpoint, "tiny"), "captioner.url.*empty"),
-    (lambda: CaptionerSettings(CaptionerKind.local), "captioner.model.*empty"),
+    (lambda: CaptionerSettings(CaptionerKind.endpoint, "tiny"), "captioner.url.*must be given"),
+    (lambda: CaptionerSettings(CaptionerKind.local), "captioner.model.*must be given"),
     (lambda: CaptionerSettings(url="http://me:word@host/v1"), "captioner.url.*password"),
     (lambda: CaptionerSettings(url="host:11434"), "captioner.url.*http"),
     (lambda: CaptionerSettings(CaptionerKind.local, "m", task="<CAPTION>"), "captioner.task.*rewrites=false"),
