@@ -45,7 +45,7 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_four_processes_share_a_study_and_take_over_what_a_dead_one_left(server: str, tmp_path: Path) -> None:
+def test_four_processes_share_a_study_and_take_over_what_a_dead_one_left(server: str, toy: Run, tmp_path: Path) -> None:
     words = [f'study.storage="{server}"', "study.heartbeat_seconds=1", "search.n_trials=9", "behave=kill", "when=2"]
     workers = [start(tmp_path, *words) for _ in range(4)]
     said = [worker.communicate(timeout=250)[0] for worker in workers]
@@ -56,14 +56,32 @@ def test_four_processes_share_a_study_and_take_over_what_a_dead_one_left(server:
     assert len({str(trial.params) for trial in study.trials}) == 9
     ran = [(tmp_path / "multirun" / "toy" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(9)]
     assert ran == [1, 1, 2, 1, 1, 1, 1, 1, 1], "only the trial whose process was killed ran twice, in its own folder"
+    assert not (tmp_path / "multirun" / "toy" / "study.db").exists()
+    again = toy("search.n_trials=9", "behave=kill", "when=2")
+    assert again.code == 0 and "9 done, 0 to run" in again.out, "the folder knows where its study lives"
 
 
-def test_another_process_of_a_finished_study_has_nothing_to_do(server: str, toy: Run, tmp_path: Path) -> None:
-    words = [f'study.storage="{server}"', "study.name=alone", "search.n_trials=2"]
-    assert toy(*words).code == 0
-    assert not (tmp_path / "multirun" / "alone" / "study.db").exists()
-    again = toy("study.name=alone", "search.n_trials=2")
-    assert again.code == 0 and "2 done, 0 to run" in again.out, "the folder knows where its study lives"
+def test_a_server_that_goes_away_for_a_while_costs_nothing(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        import pgserver
+
+        server = pgserver.get_server(f"{folder}/data")
+        address = server.get_uri().replace(":@", "@")
+        worker = start(tmp_path, f'study.storage="{address}"', "search.n_trials=3", "behave=pause", "when=1")
+        end = time.monotonic() + 150
+        while not (tmp_path / "multirun" / "toy" / "0001" / "seen").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        server.cleanup()
+        time.sleep(7)  # longer than the job's pause: it ends while the server is away
+        server = pgserver.get_server(f"{folder}/data")
+        said = worker.communicate(timeout=150)[0]
+        assert worker.returncode == 0, said
+        study = load_study(tmp_path / "multirun" / "toy")
+        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+        ran = [(tmp_path / "multirun" / "toy" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(3)]
+        assert ran == [1, 1, 1]
+        server.cleanup()
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(server: str) -> None:

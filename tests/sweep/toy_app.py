@@ -28,7 +28,7 @@ class Toy:
     x: float = 0.5
     n: int = 3
     colour: str = "red"
-    behave: str = "well"  # raise, nan, exit, kill, always_kill, input, disk or wait in trial `when`; all_raise
+    behave: str = "well"  # raise, nan, exit, kill, always_kill, input, disk, wait or pause in trial `when`; all_raise
     when: int = 2
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings(params={"x": "interval(0,1)", "n": "range(0,6)"}, n_trials=6)
@@ -85,8 +85,8 @@ def _misbehave(how: str, folder: Path) -> None:
         raise InputError("the toy's pictures are gone")
     if how == "always_kill" or (how == "kill" and first_time):
         os.kill(os.getpid(), signal.SIGKILL)
-    if how == "wait" and first_time:
-        time.sleep(60)
+    if how in ("wait", "pause") and first_time:
+        time.sleep(60 if how == "wait" else 5)
 
 
 if __name__ == "__main__":
