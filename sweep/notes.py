@@ -16,7 +16,7 @@ from sweep.study import live_trial
 from sweep.summary import CANNOT_SAY
 
 LISTED = 10  # trials in the study's note
-AT_ONCE = 200  # trials' notes, best first: each costs a reading of all; the others follow the next time
+AT_ONCE = 50  # trials' notes, best first: each costs a reading of all; the others follow the next time
 
 
 def write_notes(found: Findings) -> None:
