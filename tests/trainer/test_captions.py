@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from trainer.cache import TensorCache
 from trainer.captions import STRATEGIES, caption, check_captions, possible_captions, shortened, texts, variant
+from trainer.encoding import Texts
 from trainer.examples import DatasetError, Example
+from trainer.flux import FluxBase
 from trainer.settings import CaptionSettings, Length, Strategy, Strip, TriggerPlace
 
 HEART = Example(
@@ -130,3 +133,15 @@ def test_words_that_were_given_win_over_the_strategy() -> None:
 def test_what_only_a_model_can_say_is_asked_for_by_name(strategy: Strategy) -> None:
     with pytest.raises(DatasetError, match="captioner="):
         check_captions([HEART], CaptionSettings(strategy))
+
+
+def test_two_strategies_share_an_embedding_only_where_their_texts_are_equal(base: FluxBase, tmp_path: Path) -> None:
+    embedded = Texts(base, TensorCache(tmp_path))
+    short = Example(Path("short.png"), 80, 80, ("a heart",), ())
+    asked = [(HEART, Strategy.edited), (HEART, Strategy.subject_only), (short, Strategy.original)]
+    said = [caption(example, CaptionSettings(strategy), epoch=0, seed=0) for example, strategy in asked]
+    assert said == ["a heart at the left", "a heart", "a heart"]
+    first, second, third = (embedded([text]).tokens for text in said)
+    assert not first.equal(second)
+    assert second.equal(third)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
