@@ -10,7 +10,7 @@ from sweep.__main__ import Place
 from sweep.errors import InputError
 from sweep.plan import print_plan
 from sweep.plan_tree import plan_tree, plan_warnings
-from sweep.preflight import check_plan
+from sweep.preflight import check_inputs, check_plan
 from sweep.schema import Config
 from tests.sweep.test_configurations import composed
 from trainer.base import find_base, step_px
@@ -85,3 +85,11 @@ def test_a_known_base_is_planned_before_its_weights_are_here(
     unknown = composed("base=flux1_dev", "base.path=nobody/nothing", *OWN)
     with pytest.raises(InputError, match="hf download nobody/nothing"):
         check_plan({"": unknown})
+
+
+def test_a_missing_library_and_a_useless_offload_are_refused_before_any_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainer.extras.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"nf4` needs bitsandbytes(.|\n)*group_offload` saves nothing"):
+        check_inputs({"": composed("base.quantize=nf4", "base.group_offload=true")})
