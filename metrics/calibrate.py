@@ -105,14 +105,15 @@ def recipe(outcome: Mapping[str, Any]) -> str:
 
 def training_rulers(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Ruler]:
     """Return the noise between trainings of one recipe for every number of the last candidate; {} without repeats."""
-    recipes: dict[str, list[dict[str, float]]] = {}
+    recipes: dict[str, dict[int, dict[str, float]]] = {}  # by training seed: the same one twice is no repeat
     for outcome in outcomes:
         last = outcome["candidates"][-1]  # not the chosen one: choosing would add its own noise
         numbers = {name: last[name] for name in OBJECTIVES} | last["constraints"] | last["diagnostics"]
-        recipes.setdefault(recipe(outcome), []).append(numbers)
-    names = list(next(iter(recipes.values()))[0])
+        recipes.setdefault(recipe(outcome), {})[outcome["config"]["train"]["seed"]] = numbers
+    trained = [list(by_seed.values()) for by_seed in recipes.values()]
+    names = dict.fromkeys(name for trainings in trained for numbers in trainings for name in numbers)
     rulers = {
-        name: training_ruler([[t[name] for t in trainings if name in t] for trainings in recipes.values()])
+        name: training_ruler([[numbers[name] for numbers in trainings if name in numbers] for trainings in trained])
         for name in names
     }
     return {name: ruler for name, ruler in rulers.items() if ruler is not None}

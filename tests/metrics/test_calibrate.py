@@ -34,6 +34,7 @@ def test_trials_that_differ_in_their_training_seed_alone_are_repeats_of_one_reci
     for captions, values in styles.items():
         for seed, style in enumerate(values):
             outcome(tmp_path / f"{captions}{seed}", seed=seed, style=style, captions=captions)
+    outcome(tmp_path / "suggested twice", seed=0, style=0.5)  # the same training again
     outcome(tmp_path / "alone", seed=0, style=0.9, captions="none")
     found = read_outcomes([tmp_path])
     assert len({recipe(o) for o in found.values()}) == 3
