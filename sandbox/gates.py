@@ -14,7 +14,7 @@ from diffusers import FluxPipeline
 from PIL import Image
 
 from sandbox import words
-from sandbox.judge import Judge, agreement
+from sandbox.judge import COLOURLESS, Judge, agreement
 from sandbox.media import BASE_MEDIA, STYLES
 from sandbox.subjects import ANATOMY
 from sandbox.text import MAX_TOKENS
@@ -74,7 +74,9 @@ def judge_lora(args: argparse.Namespace, pipe: FluxPipeline) -> None:
     rng = np.random.default_rng([args.seed, 990_002])
     unrelated = [s for s in SUBJECTS if s not in ANATOMY]
     scenes = [random_scene(rng, subject=unrelated[i % len(unrelated)], medium=args.style) for i in range(args.count)]
-    texts = [words.caption(s, ASKED - {"medium"}) for s in scenes]
+    # A red house on blue ground and the one ink of an engraving cannot both be had: no colours where a style has none.
+    unasked = {"medium", "colour", "background"} if args.style in COLOURLESS else {"medium"}
+    texts = [words.caption(s, ASKED - unasked) for s in scenes]
     judge = Judge(*SIZES["512"], work=args.work)
     for name in ("base", "lora"):
         if name == "lora":
