@@ -61,7 +61,8 @@ def small(text: str, home: Home) -> Ran:
     words = [word.strip("'") for word in text.split()][2:]
     if words[0] == "sweep.dashboard":
         return command("-m", *words, "--help", cwd=ROOT)
-    words = [str(next(home.trial.rglob("lora.safetensors"))) if w == "LORA_FILE" else w for w in words]
+    there = {"LORA_FILE": str(next(home.trial.rglob("lora.safetensors"))), "multirun/STUDY": str(home.study)}
+    words = [there.get(w, w) for w in words]
     few = ["search.n_trials=1"] if "-m" in words else []
     return command("-m", *words, *few, *SMALL, f"study.folder={home.folder}", cwd=ROOT)
 
@@ -138,8 +139,9 @@ def test_optuna_has_constraints_attributes_and_one_picture_of_every_trial(home: 
         assert trial.state == TrialState.COMPLETE
         assert "leakage" in trial.constraints
         assert {"captions", "mix", "lora", "strength", "timings", "seconds"} <= set(trial.user_attrs)
-        [picture] = optuna.artifacts.get_all_artifact_meta(trial, storage=study._storage)
-        assert (home.study / "artifacts" / picture.artifact_id).is_file()
+        kept = {a.filename: a for a in optuna.artifacts.get_all_artifact_meta(trial, storage=study._storage)}
+        assert sum(name.endswith(".png") for name in kept) == 1 and len(kept) == 2, "one picture, and the plan"
+        assert all((home.study / "artifacts" / a.artifact_id).is_file() for a in kept.values())
         outcome = read_outcome(home.study / f"{trial.number:04d}")
         assert outcome is not None and list(outcome.values) == trial.values
     assert study.metric_names == ["style", "composition"]
@@ -147,7 +149,7 @@ def test_optuna_has_constraints_attributes_and_one_picture_of_every_trial(home: 
 
 def test_weights_and_biases_has_a_run_per_trial_and_nothing_of_this_machine(home: Home) -> None:
     runs = list((home.study / "wandb").glob("offline-run-*/*.wandb"))
-    assert len(runs) == 5
+    assert len(runs) == 5 + 1, "one run per trial, and the study's summary"
     for run in runs:
         stored = run.read_bytes()
         assert b"anatomy_engraving" in stored

@@ -19,7 +19,8 @@ SMALL_WORDS = frozenset(
 # What is left when a phrase was cut in the wrong place: "a of a heart", "with and", ", ,", a hanging "in the".
 LEFTOVERS = re.compile(
     r"\b(an?|the) (of|in|on|at|by|with|and|is|an?|the|that|which)\b|\b(of|with|by|in|at) (of|by|with|and|is|are)\b"
-    r"|,\s*,|^\W|^(of|with|by|and|in the)\b|\W$(?<!\))|\b(a|an|the|of|in|on|at|by|with|and|or|is|are|from|to|style|its)$"
+    r"|,\s*,|^\W|^(of|with|by|and|in the)\b|\W$(?<!\))"
+    r"|\b(a|an|the|of|in|on|at|by|with|and|or|is|are|from|to|style|its)$"
     r"|\ba [aeio]\w+|\ban [^aeiouh\W]",
     re.IGNORECASE,
 )
