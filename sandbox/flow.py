@@ -101,8 +101,13 @@ class Conditioner:
 
     @torch.no_grad()
     def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        states = self.t5(text.t5_tokens(self.t5_tok, captions)).last_hidden_state
-        return states, self.clip(text.clip_tokens(self.clip_tok, captions)).pooler_output
+        return self.t5(text.t5_tokens(self.t5_tok, captions)).last_hidden_state, self.pooled(captions)
+
+    @torch.no_grad()
+    def pooled(self, captions: list[str]) -> torch.Tensor:
+        """(N, width) pooled vectors of CLIP's text encoder."""
+        vectors: torch.Tensor = self.clip(text.clip_tokens(self.clip_tok, captions)).pooler_output
+        return vectors
 
 
 def pack(z: torch.Tensor) -> torch.Tensor:

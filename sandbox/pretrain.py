@@ -1,7 +1,7 @@
 """Make the sandbox's weights: `python -m sandbox.pretrain STAGE`; a stage that was interrupted continues.
 
 Stages in order: `vae`, `text`, `base`, `encoder`, `lpips`; `refine` goes on from the base's committed weights, and
-`sides` goes on from those with most of its steps at 768, 1024, 2:3 and 3:2.
+`sides` goes on from those with most of its steps at 768, 1024, 2:3 and 3:2; `unknown` comes after either.
 `base` and `refine` train on several processes with `torchrun --nproc-per-node 2 -m sandbox.pretrain refine`: on two
 cores two processes of one thread do 1.7 times the work of one process of two. Nothing here is part of a sweep.
 """
@@ -46,6 +46,12 @@ def _sides(args: argparse.Namespace) -> None:
     flow.train(args.out / "base", args.work, flow.SIDES, steps=args.steps or 3000, seed=args.seed, peak_lr=1e-3)
 
 
+def _unknown(args: argparse.Namespace) -> None:
+    from sandbox import unknown
+
+    unknown.train(args.out / "base", steps=args.steps or 5000, seed=args.seed)
+
+
 def _encoder(args: argparse.Namespace) -> None:
     from sandbox import encoder
 
@@ -59,7 +65,8 @@ def _lpips(args: argparse.Namespace) -> None:
 
 
 STAGES = {
-    "vae": _vae, "text": _text, "base": _base, "refine": _refine, "sides": _sides, "encoder": _encoder, "lpips": _lpips,
+    "vae": _vae, "text": _text, "base": _base, "refine": _refine, "sides": _sides, "unknown": _unknown,
+    "encoder": _encoder, "lpips": _lpips,
 }  # fmt: skip
 
 
