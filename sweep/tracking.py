@@ -1,8 +1,10 @@
 """Weights & Biases: a run per trial and a summary run per study, in the study's folder; online only when logged in.
 
 Offline, `wandb sync` uploads the folder later, pictures and files included, as everything lies below it. Nothing of
-this machine goes into a run: no host name, no path outside the working folder, no key. A run's id is made from study
-and trial, so that a trial run again continues its run.
+this machine reaches the server: no host name, no path from the root, no key. One path stays in the offline files, which
+is wandb's own note of where tables and LoRAs wait for their upload (`wandb/artifacts/staging` in the study's folder);
+`wandb sync` reads it and does not send it, and the folder has to stay where it was until then. A run's id is made from
+study and trial, so that a trial run again continues its run.
 """
 
 import hashlib

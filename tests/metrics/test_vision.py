@@ -75,6 +75,16 @@ def test_csd_is_the_trunk_without_projection_times_the_style_head(settings, csd_
     assert found.pictures([picture])[0] == pytest.approx(expected / expected.norm(), abs=1e-5)
 
 
+class Bomb:
+    """A pickle that makes a file when it is read as pickles are."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
 def test_the_published_pickle_with_its_command_line_inside_is_read_without_running_code(settings, csd_state, tmp_path):
     checkpoint = {
         "model_state_dict": {f"module.{name}": tensor for name, tensor in csd_state.items()},
@@ -83,7 +93,13 @@ def test_the_published_pickle_with_its_command_line_inside_is_read_without_runni
     }
     torch.save(checkpoint, tmp_path / "pytorch_model.bin")
     names = ["descriptor", f"csd:tiny-clip@{tmp_path / 'pytorch_model.bin'}"]
-    load_style_encoders(replace(settings, style_encoders=names), Encoder(settings.encoder))
+    found = load_style_encoders(replace(settings, style_encoders=names), Encoder(settings.encoder))
+    assert len(found) == 2
+
+    torch.save(checkpoint | {"args": Bomb(tmp_path / "it ran")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ScoreError):
+        load_style_encoders(replace(settings, style_encoders=names), Encoder(settings.encoder))
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_weights_that_are_missing_or_of_another_model_are_refused(settings, csd_file, timm_file, tmp_path):

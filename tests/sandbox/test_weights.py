@@ -12,7 +12,8 @@ from diffusers import FluxPipeline
 from safetensors.torch import load_file
 
 from sandbox import gates, vae, words
-from sandbox.media import MEDIA
+from sandbox.flow import Conditioner, image_ids
+from sandbox.media import BASE_MEDIA, MEDIA
 from sandbox.world import draw, random_scene
 
 WEIGHTS = Path("sandbox/weights")
@@ -43,6 +44,24 @@ def test_the_base_draws_what_it_is_asked_for(pipe: FluxPipeline) -> None:
     truth = np.stack([draw(s, 64, 64) for s in scenes]).astype(float)
     distance = np.array([[np.abs(d - t).mean() for t in truth] for d in drawn])
     assert (distance.argmin(axis=1) == np.arange(4)).sum() >= 3
+
+
+def test_words_of_styles_the_base_never_saw_do_not_upset_it(pipe: FluxPipeline) -> None:
+    """Full captions of them once made it predict 200 to 900 where noise minus data has about 5."""
+    rng = np.random.default_rng(1)
+    held_out = [m for m in MEDIA if m not in BASE_MEDIA]
+    texts = [words.caption(random_scene(rng, medium=held_out[i % len(held_out)]), pick=i % 2) for i in range(24)]
+    states, pooled = Conditioner(WEIGHTS / "base")(texts)
+    ids = image_ids(64, 64)
+    noise = torch.randn(len(texts), len(ids), 64, generator=torch.Generator().manual_seed(1))
+    for sigma in (0.3, 0.6, 0.95):
+        with torch.no_grad():
+            velocity = pipe.transformer(
+                hidden_states=noise, timestep=torch.full((len(texts),), sigma), guidance=torch.ones(len(texts)),
+                pooled_projections=pooled, encoder_hidden_states=states, txt_ids=torch.zeros(states.shape[1], 3),
+                img_ids=ids, return_dict=False,
+            )[0]  # fmt: skip
+        assert velocity.abs().amax() < 40
 
 
 def test_the_base_has_the_classes_and_the_guidance_embedding_of_flux_dev(pipe: FluxPipeline) -> None:
