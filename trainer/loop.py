@@ -58,6 +58,7 @@ class _Job:
     metadata: Mapping[str, str]
     mix: MixSettings = field(default_factory=MixSettings)
     held_out: Sequence[Example] = ()
+    also_at: Sequence[int] = ()
 
 
 def train(
@@ -70,6 +71,7 @@ def train(
     folder: Path,
     cache: Path,
     held_out: Sequence[Example] = (),
+    also_at: Sequence[int] = (),
 ) -> Iterator[Checkpoint]:
     """Train a LoRA; yield `settings.checkpoints` checkpoints, evenly spaced in the budget, the last at its end.
 
@@ -81,6 +83,8 @@ def train(
         folder: this training's own; see `trainer.checkpoints`.
         cache: shared by any number of trainings.
         held_out: pictures that the validation loss is read on, if the settings ask for it; none: the examples.
+        also_at: further steps after which a checkpoint is yielded; none of them changes the others. Left aside where
+            the budget is in seconds.
 
     Raises:
         DatasetError: captions missing that the strategy needs, or pictures that fit no bucket.
@@ -99,12 +103,13 @@ def train(
         architecture=base.architecture,
     )
     store, tensors = TrainingFolder(Path(folder), identity), TensorCache(cache)
-    job = _Job(base, examples, captions, settings, plan, store, tensors, metadata, mix, held_out or examples)
+    job = _Job(base, examples, captions, settings, plan, store, tensors, metadata, mix, held_out or examples, also_at)
     return _checkpoints(job) if settings.budget.seconds is None else _timed_checkpoints(job)
 
 
 def _checkpoints(job: _Job) -> Iterator[Checkpoint]:
     ends = checkpoint_steps(job.plan, job.settings.budget, job.settings.checkpoints)
+    ends = sorted({*ends, *(step for step in job.also_at if step < ends[-1])})
     done = 0
     while done < len(ends) and (checkpoint := job.folder.read(ends[done])):
         yield checkpoint

@@ -129,6 +129,14 @@ def test_another_number_of_checkpoints_does_not_change_the_end(run: Callable[...
     assert _equal(*_weights([alone, list(run("three"))[-1]]))
 
 
+def test_further_checkpoints_in_between_change_neither_the_others_nor_the_losses(run: Callable[..., Any]) -> None:
+    whole, more = list(run("whole")), list(run("more", also_at=[1, 3, 10_000]))
+    assert [c.step for c in more] == sorted({1, 3, *(c.step for c in whole)})
+    shared = [c for c in more if c.step in {w.step for w in whole}]
+    assert all(_equal(x, y) for x, y in zip(_weights(whole), _weights(shared), strict=True))
+    assert [loss for c in more for loss in c.losses] == [loss for c in whole for loss in c.losses]
+
+
 def test_only_the_newest_checkpoint_keeps_its_state(run: Callable[..., Any], tmp_path: Path) -> None:
     last = list(run())[-1]
     states = list((tmp_path / "run").rglob("state.safetensors"))
