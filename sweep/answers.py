@@ -6,9 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metrics.statistics import Difference
-from sweep.effects import Effect
+from sweep.effects import Effect, factor_in_words
 from sweep.findings import OBJECTIVES, Entry, Findings, unrelated
+from sweep.summary import counts_in_words
 from sweep.typed import python, typed
+
+CHECKS = {  # constraint -> what it rules out
+    "leakage": "training subjects turn up where nobody asked for them",
+    "memorisation": "pictures are copies of training pictures",
+    "failures": "pictures are blank, clipped or noise",
+    "adherence": "prompts are followed less than without the LoRA",
+    "diversity": "pictures of different prompts look alike",
+    "lines": "lines and contrast are neither the style's nor the base's",
+}
+MEASURES = {  # objective -> what 0 and what 1 mean
+    "style": ("no change", "like the references"),
+    "composition": ("another layout", "the base's layout"),
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +32,7 @@ class Answer:
     question: str
     text: str
     detail: str = ""  # a second sentence: what the answer rests on
-    code: str = ""  # a command to type
+    copied: tuple[tuple[str, str], ...] = ()  # what to copy, each with a word on what it does
 
 
 def answers(found: Findings) -> list[Answer]:
@@ -33,17 +47,35 @@ def answers(found: Findings) -> list[Answer]:
     ]
 
 
+def in_markdown(answer: Answer) -> str:
+    """An answer as one paragraph."""
+    copied = [f"{word.capitalize()}: `{code}`." for word, code in answer.copied]
+    return " ".join(filter(None, (f"**{answer.question}**", answer.text, answer.detail, *copied)))
+
+
+def headline(found: Findings) -> str:
+    """What a person reads first, in one line."""
+    top = found.best
+    if top is None:
+        return nothing_yet(found)
+    if found.finals is not None:
+        return found.finals.verdict.partition(":")[0].rstrip(".") + "."
+    rivals = [entry for entry in found.of("feasible") if entry is not top]
+    if not rivals:
+        return f"Trial {top.number} is the only usable one."
+    ties = [entry.number for entry in found.ties]
+    if ties:
+        others = f"trial {ties[0]}" if len(ties) == 1 else f"{len(ties)} others"
+        return f"Trial {top.number} leads, but {others} may be as good."
+    if any(entry.relation == "not compared" for entry in rivals):
+        return f"Trial {top.number} has the best values."
+    return f"Trial {top.number} is best."
+
+
 def state(found: Findings) -> str:
     """How far the study is and what became of its trials, in a line."""
-    counts = [
-        (len(found.of("feasible")), "feasible"),
-        (len(found.of("infeasible")), "broke a constraint"),
-        (len(found.of("pruned")), "stopped early"),
-        (len(found.of("failed")), "failed"),
-        (len(found.of("unfinished")), "not finished"),
-    ]
-    said = ", ".join(f"{count} {what}" for count, what in counts if count)
-    return f"{plural(len(found.entries), 'trial')}: {said}" if said else "no trial has run yet"
+    counts = counts_in_words(found.study.get_trials(deepcopy=False))
+    return f"{plural(len(found.entries), 'trial')}: {counts}" if found.entries else "no trial has run yet"
 
 
 def plural(count: int, what: str) -> str:
@@ -58,7 +90,7 @@ def nothing_yet(found: Findings) -> str:
     if not found.entries:
         return "No trial has run yet."
     if found.of("infeasible"):
-        return "No trial is feasible: each one broke a constraint. The table says which, and by how much."
+        return "No trial is usable: each one was ruled out. The table says by which check, and by how much."
     if found.of("unfinished"):
         return "No trial has finished yet."
     reasons = dict.fromkeys(entry.verdict for entry in found.of("failed") + found.of("pruned"))
@@ -70,7 +102,7 @@ def values_in_words(entry: Entry, names: Sequence[str]) -> str:
     said = []
     for name, value in zip(names, entry.trial.values, strict=True):
         bounds = entry.interval(name)
-        said.append(f"{name} {value:.3f}" + (f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if bounds else ""))
+        said.append(f"{name} {number(value, 3)}" + (f" ({interval_in_words(bounds)})" if bounds else ""))
     return ", ".join(said)
 
 
@@ -80,8 +112,30 @@ def difference_in_words(difference: Difference) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, a real minus among them."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """A number with its sign, a real minus among them; no sign for what rounds to 0."""
+    return number(value, digits) if round(value, digits) == 0 else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a real minus, and none before 0."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def interval_in_words(bounds: Sequence[float]) -> str:
+    """0.66 to 0.93."""
+    return f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def recipe_in_words(entry: Entry) -> str:
+    """What was tried: captions tags, mix 256x1 + 512x4."""
+    captions, mix = entry.words
+    what = [f"captions {captions}"] * bool(captions) + [f"mix {mix_in_words(mix)}"] * bool(mix)
+    return ", ".join(what + entry.other_settings)
+
+
+def mix_in_words(mix: str) -> str:
+    """A mix with room to break a line: 256x1 + 512x4."""
+    return mix.replace("+", " + ")
 
 
 def _best(found: Findings) -> tuple[str, str]:
@@ -89,11 +143,10 @@ def _best(found: Findings) -> tuple[str, str]:
     if top is None:
         return nothing_yet(found), ""
     strength = top.trial.user_attrs.get("strength")
-    applied = f", applied at strength {strength:g}" if strength is not None else ""
-    captions, mix = top.words
-    what = [f"captions {captions}"] * bool(captions) + [f"mix {mix}"] * bool(mix) + top.other_settings
-    text = f"Trial {top.number}{': ' + ', '.join(what) if what else ''}{applied}."
-    return text, f"{values_in_words(top, found.names).capitalize()}; every constraint kept."
+    applied = f", at strength {strength:g}" if strength is not None else ""
+    what = recipe_in_words(top)
+    text = f"Trial {top.number}{': ' + what if what else ''}{applied}."
+    return text, f"{values_in_words(top, found.names).capitalize()}; it passes every check."
 
 
 def _by_how_much(found: Findings) -> tuple[str, str]:
@@ -102,7 +155,7 @@ def _by_how_much(found: Findings) -> tuple[str, str]:
     if top is None:
         return "Nothing to compare yet.", ""
     if not others:
-        return "It is the only feasible trial, so there is nothing to compare it with.", ""
+        return "It is the only usable trial, so there is nothing to compare it with.", ""
     rival = others[0]
     if not rival.behind:
         gaps = [f"{signed(a - b, 3)} in {n}" for n, a, b in _pairs(found, top, rival)]
@@ -112,7 +165,7 @@ def _by_how_much(found: Findings) -> tuple[str, str]:
         )
     gaps = [f"{difference_in_words(rival.behind[name])} in {name}" for name in OBJECTIVES]
     return f"Against trial {rival.number}, the next: {' and '.join(gaps)}.", (
-        f"Differences on the same {plural(top.prompts, 'prompt')} and seeds; brackets hold 95 % of resamples."
+        f"Differences on the same {plural(top.prompts, 'prompt')} and seeds, with 95 % intervals."
     )
 
 
@@ -132,18 +185,18 @@ def _how_sure(found: Findings) -> tuple[str, str]:
             " scored on prompts that the search had not seen."
         )
     once = (
-        "Every trial was trained with one seed only: training it again would move the values by an unknown amount;"
-        " python -m sweep.finalists finds out by how much."
+        "Every trial was trained once. How much the values move when it is trained again, python -m sweep.finalists"
+        " finds out."
     )
     if not compared:
-        return "Not at all: one feasible trial says nothing about the next one.", once
+        return "Not at all: one usable trial says nothing about the next one.", once
     ties = [entry.number for entry in compared if entry.relation == "tie"]
     if not ties:
         ahead = f"it is clearly ahead of {'all' if len(compared) > 1 else 'the'} {plural(len(compared), 'other')}"
         return f"On these prompts {ahead} in at least one objective.", once
     named = ", ".join(ties[:6]) + (", …" if len(ties) > 6 else "")
     return (
-        f"Not sure: {len(ties)} of the {plural(len(compared), 'other feasible trial')} cannot be told from it"
+        f"Not sure: {len(ties)} of the {plural(len(compared), 'other usable trial')} cannot be told from it"
         f" ({named}). Take them as ties.",
         once,
     )
@@ -158,23 +211,25 @@ def _factor(found: Findings) -> tuple[str, str]:
     )
     scored = plural(len(found.of("scored")), "scored trial")
     if not clear:
-        return f"None for certain: with {scored} every effect's interval still holds 0.", _leading(found)
+        return f"None for certain: {scored} are too few to tell any effect from none.", _leading(found)
     said = "; ".join(effect_in_words(outcome, effect) for outcome, effect in clear[:3])
-    return f"{said[0].upper()}{said[1:]}.", f"Against the average of {scored}, all factors estimated together."
+    return f"{said[0].upper()}{said[1:]}.", f"Against the average of {scored}, all settings estimated together."
 
 
 def _leading(found: Findings) -> str:
-    first = [f"{next(iter(shares))} for {name}" for name, shares in found.importances.items() if shares]
-    return f"Optuna's importance puts first: {', '.join(first)}. That is a lead, not a finding." if first else ""
+    first = [
+        f"{factor_in_words(next(iter(shares)))} for {name}" for name, shares in found.importances.items() if shares
+    ]
+    return f"First by Optuna's importance: {', '.join(first)}. That is a lead, not a finding." if first else ""
 
 
 def effect_in_words(outcome: str, effect: Effect) -> str:
-    """captions=original lowers style by 0.32 (0.21 to 0.43; 1 trial)."""
+    """captions original lowers style by 0.32 (0.21 to 0.43; 1 trial)."""
     verb = "raises" if effect.value > 0 else "lowers"
-    low, high = sorted((abs(effect.low), abs(effect.high)))
+    bounds = sorted((abs(effect.low), abs(effect.high)))
     return (
-        f"{effect.factor}={effect.level} {verb} {outcome} by {abs(effect.value):.2f}"
-        f" ({low:.2f} to {high:.2f}; {plural(effect.trials, 'trial')})"
+        f"{effect.words} {verb} {outcome} by {abs(effect.value):.2f}"
+        f" ({interval_in_words(bounds)}; {plural(effect.trials, 'trial')})"
     )
 
 
@@ -188,8 +243,8 @@ def _pictures(found: Findings) -> tuple[str, str]:
     weakest = min(chosen, key=lambda i: values["style"][i])
     furthest = min(chosen, key=lambda i: values["composition"][i])
     text = (
-        f"The style is weakest on “{texts[weakest]}” ({_number(values['style'][weakest])}),"
-        f" and the layout moved most on “{texts[furthest]}” ({_number(values['composition'][furthest])})."
+        f"The style is weakest on “{texts[weakest]}” ({number(values['style'][weakest])}),"
+        f" and the layout moved most on “{texts[furthest]}” ({number(values['composition'][furthest])})."
     )
     flaws = [
         f"{int(sum(values[name][i] for i in chosen))} of {len(chosen)} {what}"
@@ -203,19 +258,16 @@ def _pictures(found: Findings) -> tuple[str, str]:
     return text, f"Of the unrelated prompts' pictures, {', '.join(flaws)}." if flaws else ""
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
-
-
-def _get(found: Findings) -> tuple[str, str, str]:
+def _get(found: Findings) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     top = found.best
     if top is None or not top.trial.user_attrs.get("lora"):
-        return "There is no LoRA to take yet.", "", ""
+        return "There is no LoRA to take yet.", "", ()
+    again = (("train it again", command(top)),)
     file = found.folder / str(top.trial.user_attrs["lora"])
     if not file.is_file():
-        return "Its file is gone. To train it again:", "", command(top)
+        return "Its file is gone.", "", again
     place = typed(file) if file.is_relative_to(Path.cwd()) else f"{found.name}/{top.trial.user_attrs['lora']}"
-    return f"It is {place}, for diffusers and ComfyUI.", "To train it again:", command(top)
+    return "Take its file into diffusers or ComfyUI.", "", (("the file", place), *again)
 
 
 def command(entry: Entry) -> str:
@@ -229,18 +281,33 @@ def command(entry: Entry) -> str:
 
 
 def against(entry: Entry) -> str:
-    """How a trial stands to the best, in words; for one that broke a constraint, by how much."""
+    """How a trial stands to the best, in words; for one that was ruled out, by what and by how much."""
     if not entry.scored:
         return entry.verdict
     if not entry.feasible:
-        broken = [f"{name} ({signed(value)})" for name, value in entry.trial.constraints.items() if value > 0]
-        return f"broke {', '.join(broken)}"
+        broken = [f"{name} ({signed(value)} over its limit)" for name, value in entry.broken.items()]
+        return f"ruled out by {', '.join(broken)}"
     said = {
         "best": "the best",
         "tie": "tie with the best",
-        "trade-off": "ahead in one objective, behind in the other",
-        "behind": "behind the best",
+        "trade-off": "better in one, worse in the other",
+        "behind": "behind",
         "not compared": "not compared",
     }[entry.relation]
-    clear = [f"{difference_in_words(d)} in {name}" for name, d in entry.behind.items() if not d.tie]
+    clear = [f"{_less(difference)} {name}" for name, difference in entry.behind.items() if not difference.tie]
     return f"{said}: {', '.join(clear)}" if clear else said
+
+
+def _less(difference: Difference) -> str:
+    """An entry holds the best minus itself; a reader of its line asks the other way round."""
+    return f"{signed(-difference.value)} ({signed(-difference.high)} to {signed(-difference.low)})"
+
+
+def checks_in_words(found: Findings) -> list[str]:
+    """What each check that ruled out a trial means, and how many it ruled out."""
+    broken = [name for entry in found.of("infeasible") for name in entry.broken]
+    counted = {name: broken.count(name) for name in dict.fromkeys(broken)}
+    return [
+        f"{name} ({plural(count, 'trial')}): {CHECKS.get(name, 'a limit of your own')}"
+        for name, count in counted.items()
+    ]

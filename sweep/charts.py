@@ -1,4 +1,4 @@
-"""The study's charts, by Plotly: every trial in the plane of the objectives, effects of the factors, importances."""
+"""The study's charts, by Plotly: every trial in the plane of the objectives, and the effects of the factors."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 GREEN, INK, MUTED, FAINT = "#0b6e4f", "#1d2329", "#68727d", "#c9ced4"
 ROW = 24  # px per line of an effects chart
-LABELLED = 12  # feasible trials that carry their number
+WITH_INTERVALS = 12  # usable trials whose intervals can be drawn without hiding each other
 
 
 def front_figure(found: Findings) -> "go.Figure":
@@ -21,14 +21,16 @@ def front_figure(found: Findings) -> "go.Figure":
     figure = go.Figure()
     infeasible, feasible = found.of("infeasible"), found.of("feasible")
     if infeasible:
-        _points(figure, infeasible, f"broke a constraint ({len(infeasible)})", {"symbol": "x-thin", "size": 8})
+        _points(figure, infeasible, f"ruled out ({len(infeasible)})", {"symbol": "x-thin", "size": 8})
         figure.data[-1].marker.line = {"width": 1.5, "color": MUTED}
     if feasible:
         line = sorted(found.of("front"), key=lambda entry: entry.trial.values[0])
         xs, ys = _stairs(line)
         figure.add_scatter(x=xs, y=ys, mode="lines", name="front", line={"color": GREEN, "width": 1.5, "dash": "dot"})
-        few = len(feasible) <= LABELLED
-        _points(figure, feasible, f"feasible ({len(feasible)})", {"color": GREEN, "size": 10}, bars=few, labels=few)
+        few = len(feasible) <= WITH_INTERVALS
+        _points(figure, feasible, f"usable ({len(feasible)})", {"color": GREEN, "size": 10}, bars=few)
+        _points(figure, found.of("front"), "", {"size": 1, "color": GREEN}, labels=True)
+        figure.data[-1].showlegend = False
     top = found.best
     if top is not None:
         ring = {"size": 20, "color": "rgba(0,0,0,0)", "line": {"color": GREEN, "width": 2}}
@@ -61,7 +63,7 @@ def _points(
         name=name,
         marker=dict(marker),
         customdata=[[entry.number, entry.label, entry.verdict] for entry in entries],
-        hovertemplate="%{customdata[0]}  %{customdata[1]}<br>%{x:.3f}, %{y:.3f}<br>feasible: %{customdata[2]}"
+        hovertemplate="%{customdata[0]}  %{customdata[1]}<br>%{x:.3f}, %{y:.3f}<br>usable: %{customdata[2]}"
         "<extra></extra>",
         error_x=_bars(entries, 0) if bars else None,
         error_y=_bars(entries, 1) if bars and two else None,
@@ -101,7 +103,7 @@ def effects_figure(effects: Sequence[Effect], outcome: str, wide: Sequence[float
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    labels = [f"{factor_in_words(effect.factor, effect.level)}  (n {effect.trials})" for effect in effects]
+    labels = [f"{effect.words}  (n {effect.trials})" for effect in effects]
     for clear, colour in ((False, MUTED), (True, GREEN)):
         group = [(label, effect) for label, effect in zip(labels, effects, strict=True) if effect.clear is clear]
         if not group:
@@ -135,36 +137,6 @@ def effects_range(found: Findings) -> tuple[float, float]:
     bounds = [bound for list_ in found.effects.values() for e in list_ for bound in (e.low, e.high)]
     reach = 1.05 * max(map(abs, bounds), default=1.0)
     return -reach, reach
-
-
-def factor_in_words(factor: str, level: str) -> str:
-    """A level as short as it is clear: captions edited, 512 px × 3, rank 16."""
-    parts = factor.split(".")
-    if factor.startswith("mix.repeats."):
-        return f"{parts[-1]} px × {level}"
-    return f"{parts[-1].replace('_', ' ')} {level}"
-
-
-def importance_figure(importances: Mapping[str, Mapping[str, float]]) -> "go.Figure":
-    """Each parameter's share in the variance of every objective."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    keys = sorted({key for shares in importances.values() for key in shares})
-    for (name, shares), colour in zip(importances.items(), (GREEN, "#8fb8a8", MUTED), strict=False):
-        figure.add_bar(
-            x=[shares.get(key, 0.0) for key in keys],
-            y=keys,
-            orientation="h",
-            name=name,
-            marker={"color": colour},
-            hovertemplate=f"%{{y}}: %{{x:.0%}} of {name}<extra></extra>",
-        )
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", gridcolor="#eceff1", zeroline=False)
-    figure.update_yaxes(automargin=True)
-    figure.update_yaxes(ticks="outside", ticklen=8, tickcolor="rgba(0,0,0,0)", autorange="reversed")
-    figure.update_layout(**_layout(100 + 2 * ROW * len(keys), legend=True), barmode="group", bargap=0.35)
-    return figure
 
 
 def _layout(height: int, *, legend: bool = False) -> dict[str, Any]:

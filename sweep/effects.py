@@ -22,6 +22,7 @@ from scipy import stats
 LEVELS = 6  # different numbers of a parameter beyond which they are put into three groups
 TRIALS_AT_LEAST = 4  # fewer scored trials say nothing about factors
 CONFIDENCE = 0.95
+REPEATS = "mix.repeats."
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,23 @@ class Effect:
     high: float
 
     @property
+    def words(self) -> str:
+        """The level as short as it is clear: captions edited, 512 px × 3, rank 16."""
+        if self.factor.startswith(REPEATS):
+            return f"{self.factor.removeprefix(REPEATS)} px × {self.level}"
+        return f"{factor_in_words(self.factor)} {self.level}"
+
+    @property
     def clear(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
+
+
+def factor_in_words(factor: str) -> str:
+    """A setting as one says it: captions, repeats at 512 px, learning rate."""
+    if factor.startswith(REPEATS):
+        return f"repeats at {factor.removeprefix(REPEATS)} px"
+    return factor.split(".")[-1].replace("_", " ")
 
 
 def effects(

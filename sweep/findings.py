@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from metrics.settings import ScoreSettings
 from metrics.statistics import Difference, compare, statistic_of
-from sweep.effects import Effect, effects, importances
+from sweep.effects import REPEATS, Effect, effects, importances
 from sweep.outcome import FILE, Outcome, read_outcome
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.summary import ranked, settings_in_words
@@ -22,7 +22,6 @@ from sweep.summary import ranked, settings_in_words
 FINALS = Path("finalists") / "finalists.json"
 COMPARED = 40  # feasible trials compared with the best: each costs two bootstraps
 OBJECTIVES = ("style", "composition")
-SAID_BY_MIX = "mix.repeats."  # parameters that the words "512x3+768x2" hold already
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,11 @@ class Entry:
         return is_feasible(self.trial)
 
     @property
+    def broken(self) -> dict[str, float]:
+        """The constraints it broke, and by how much."""
+        return {name: value for name, value in self.trial.constraints.items() if value > 0}
+
+    @property
     def verdict(self) -> str:
         """The word yes, or why the trial does not count."""
         return why_not(self.trial)
@@ -64,13 +68,13 @@ class Entry:
     @property
     def label(self) -> str:
         """What was tried, in a line."""
-        return " ".join([*filter(None, self.words), *self.other_settings]) or "no parameters"
+        return " ".join([*filter(None, self.words), *self.other_settings]) or "no settings"
 
     @property
     def other_settings(self) -> list[str]:
         """Parameters that captions and mix do not say, as key=value."""
         said = {"captions", "mix"} if any(self.words) else set()
-        hidden = SAID_BY_MIX if self.words[1] else "\0"
+        hidden = REPEATS if self.words[1] else "\0"  # the words "512x3+768x2" hold them already
         return [f"{k}={v}" for k, v in self.trial.params.items() if k not in said and not k.startswith(hidden)]
 
     @property

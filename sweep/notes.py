@@ -8,7 +8,19 @@ import warnings
 
 import optuna
 
-from sweep.answers import against, answers, command, nothing_yet, signed, state, values_in_words
+from sweep.answers import (
+    CHECKS,
+    against,
+    answers,
+    command,
+    headline,
+    in_markdown,
+    nothing_yet,
+    number,
+    signed,
+    state,
+    values_in_words,
+)
 from sweep.charts import effects_figure, effects_range, front_figure
 from sweep.findings import Entry, Findings
 from sweep.record import attach_caption_sheet
@@ -49,15 +61,14 @@ def write_notes(found: Findings) -> None:
 
 def study_note(found: Findings) -> str:
     """The legend, the six answers and the head of the ranking, in Markdown."""
-    lines = [f"# {found.name}", "", f"{state(found)}."]
+    lines = [f"# {headline(found)}", "", f"{found.name}, {state(found)}."]
     if found.sandbox:
         lines += ["", f"> {CANNOT_SAY}"]
     if nothing_yet(found):
         lines += ["", nothing_yet(found)]
-    if found.entries:
+    if found.of("scored"):
         for answer in answers(found):
-            code = f"`{answer.code}`" if answer.code else ""
-            lines += ["", " ".join(filter(None, (f"**{answer.question}**", answer.text, answer.detail, code)))]
+            lines += ["", in_markdown(answer)]
     feasible = found.of("feasible")[:LISTED]
     if feasible:
         lines += ["", f"| rank | trial | {' | '.join(found.names)} | what | against the best |"]
@@ -72,8 +83,9 @@ LEGEND = [
     "- **style**: how much closer to the held-out references than the base's picture; 0 is no change, 1 as close as"
     " they are to each other. **composition**: how much of the base's layout is kept, 1 is all. Both on prompts that"
     " have nothing to do with the training pictures.",
-    "- **A trial that broke a constraint does not count**, however good its values; its note says which one. These"
-    " pages' own *best trials* and *Pareto front* do not know that; the chart of feasible trials does.",
+    "- **A trial that was ruled out does not count**, however good its values; its note says by which check. These"
+    " pages' own *best trials* and *Pareto front* do not know that; the chart *usable trials* does.",
+    *[f"- Ruled out by **{name}**: {meaning}." for name, meaning in CHECKS.items()],
     "- Every trial's artifacts are its contact sheet (first row without a LoRA) and its plan; the study's is its"
     " caption sheet, if one was made.",
     "- Brackets are 95 % intervals over the prompts, of one training each.",
@@ -81,7 +93,7 @@ LEGEND = [
 
 
 def _row(entry: Entry) -> str:
-    values = " | ".join(f"{value:.3f}" for value in entry.trial.values)
+    values = " | ".join(number(value, 3) for value in entry.trial.values)
     return f"| {entry.rank} | {entry.number} | {values} | {entry.label} | {against(entry)} |"
 
 
@@ -90,11 +102,15 @@ def trial_note(entry: Entry, names: list[str]) -> str:
     lines = [f"**{entry.label}**"]
     if not entry.scored:
         return "\n".join([*lines, "", _why(entry)])
-    lines += ["", f"{values_in_words(entry, names)}. Feasible: {entry.verdict}."]
+    standing = f"{against(entry).capitalize()}." if not entry.feasible else "Usable: it passes every check."
+    lines += ["", f"{values_in_words(entry, names).capitalize()}. {standing}"]
     constraints = entry.trial.constraints
     if constraints:
-        lines += ["", "| constraint | value | |", "|---|---|---|"]
-        lines += [f"| {name} | {signed(v, 3)} | {'broken' if v > 0 else 'kept'} |" for name, v in constraints.items()]
+        lines += ["", "| check | above its limit by | rules out |", "|---|---|---|"]
+        lines += [
+            f"| {name} | {signed(v, 3)} | {'yes: ' + CHECKS.get(name, 'your limit') if v > 0 else 'no'} |"
+            for name, v in constraints.items()
+        ]
     if entry.outcome is not None:
         lines += ["", *_candidates(entry), "", f"Again: `{command(entry)}`"]
     return "\n".join(lines)
@@ -108,11 +124,12 @@ def _why(entry: Entry) -> str:
 def _candidates(entry: Entry) -> list[str]:
     """Every checkpoint at every strength; the trial stands for the one in bold."""
     assert entry.outcome is not None
-    lines = ["| step | pictures seen | strength | style | composition | feasible |", "|---|---|---|---|---|---|"]
+    lines = ["| step | pictures seen | strength | style | composition | usable |", "|---|---|---|---|---|---|"]
     for index, candidate in enumerate(entry.outcome.candidates):
         mark = "**" if index == entry.outcome.chosen else ""
+        values = " | ".join(f"{mark}{number(value, 3)}{mark}" for value in candidate.values)
         lines.append(
-            f"| {candidate.step} | {candidate.images_seen} | {candidate.strength:g} | {mark}{candidate.style:.3f}{mark}"
-            f" | {mark}{candidate.composition:.3f}{mark} | {'yes' if candidate.feasible else 'no'} |"
+            f"| {candidate.step} | {candidate.images_seen} | {candidate.strength:g} | {values}"
+            f" | {'yes' if candidate.feasible else 'no'} |"
         )
     return lines

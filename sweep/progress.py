@@ -14,7 +14,7 @@ from rich.console import Console
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
 from sweep.study import FINISHED, best, front, hypervolume, rectangle, why_not
-from sweep.summary import print_summary
+from sweep.summary import print_summary, verdict
 
 STEP_LINE_EVERY_S = 5.0
 LOGGER = logging.getLogger("stylesweep")
@@ -74,7 +74,7 @@ class SweepProgress:
         """What came of it, and what is best so far."""
         took = duration(trial.user_attrs.get("seconds", 0))
         if trial.state == TrialState.COMPLETE:
-            self.console.print(f"  {scores(self.search, trial)}, feasible: {why_not(trial)}, in {took}")
+            self.console.print(f"  {scores(self.search, trial)}, {verdict(trial)}, in {took}")
         else:
             self.console.print(f"  {why_not(trial)} (after {took}; the study goes on)")
         self.console.print(f"  {best_line(self.search, study)}")
@@ -130,7 +130,7 @@ def best_line(search: SearchSettings, study: optuna.Study) -> str:
     trials = study.get_trials(deepcopy=False)
     top = best(trials)
     if top is None:
-        return "best so far: none is feasible yet"
+        return "best so far: none is usable yet"
     line = f"best so far: {top.number:04d} ({scores(search, top)})"
     if len(search.objectives) != 2:
         return line

@@ -14,12 +14,27 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from sweep.__main__ import Place, start
-from sweep.answers import against, answers, command, nothing_yet, signed, state
-from sweep.charts import effects_figure, effects_range, front_figure, importance_figure
+from sweep.answers import (
+    MEASURES,
+    against,
+    answers,
+    checks_in_words,
+    command,
+    headline,
+    in_markdown,
+    interval_in_words,
+    nothing_yet,
+    number,
+    recipe_in_words,
+    signed,
+    state,
+)
+from sweep.charts import effects_range, front_figure
+from sweep.effects import Effect, factor_in_words
 from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
 from sweep.progress import StepProgress, duration, shown
-from sweep.report_pictures import Album, compared, sheets, side_by_side
+from sweep.report_pictures import Album, compared, highlights, sheets, side_by_side
 from sweep.schema import Config
 from sweep.study import load_study, study_folder
 from sweep.summary import CANNOT_SAY
@@ -53,10 +68,30 @@ class Bar:
 
     name: str
     text: str
-    interval: str
+    interval: str  # empty without one
     at: float
     low: float
     high: float
+    ends: tuple[str, str] | None = None  # what 0 and 1 mean
+    clear: bool = True  # whether an effect is told from none
+
+
+@dataclass(frozen=True)
+class Level:
+    """A line of the effects: one value of a setting."""
+
+    name: str
+    trials: int
+    bars: list[Bar]  # one per outcome
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A setting and what it did."""
+
+    name: str
+    importance: str  # by objective, in words
+    levels: list[Level]
 
 
 def write_report(study: "optuna.Study", folder: Path) -> Path:
@@ -94,15 +129,19 @@ def _render(template: str, told: Mapping[str, Any], *, escape: bool) -> str:
 def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict[str, Any]:
     """What page and text have in common."""
     top = found.best
+    without = [e for kind in ("pruned", "failed", "unfinished") for e in found.of(kind)]
     return {
         "found": found,
+        "headline": headline(found),
         "state": state(found),
         "nothing": nothing_yet(found),
         "answers": answers(found),
         "best": top,
         "rows": _rows(found)[:LISTED],
-        "hidden": max(0, len(found.entries) - LISTED),
-        "without_values": [e for kind in ("failed", "pruned", "unfinished") for e in found.of(kind)][:LISTED],
+        "hidden": max(0, len(found.of("scored")) - LISTED),
+        "checks": checks_in_words(found),
+        "without_values": without[:LISTED],
+        "without_values_hidden": max(0, len(without) - LISTED),
         "banner": CANNOT_SAY if found.sandbox else "",
         "settings": settings_yaml(top) if top is not None else "",
         "command": command(top) if top is not None else "",
@@ -110,6 +149,9 @@ def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict
         "export_fault": export_fault,
         "unreadable": found.unreadable,
         "signed": signed,
+        "in_markdown": in_markdown,
+        "number": number,
+        "interval": interval_in_words,
     }
 
 
@@ -117,24 +159,23 @@ def _drawn(found: Findings) -> dict[str, Any]:
     """What only the page has: charts and pictures."""
     from plotly.offline import get_plotlyjs
 
+    top = found.best
     album = Album()
+    pairs = highlights(found, album)  # first, as what is packed last may find no room
     entries = compared(found)
-    pictures = side_by_side(found, entries, album)
-    more = sheets(found, entries, album)
-    figures = [effects_figure(list_, name, effects_range(found)) for name, list_ in found.effects.items()]
-    charts = {
-        "front": _div(front_figure(found)) if found.of("scored") else "",
-        "effects": [(name, _div(figure)) for name, figure in zip(found.effects, figures, strict=True)],
-        "importances": _div(importance_figure(found.importances)) if any(found.importances.values()) else "",
-    }
+    chart = _div(front_figure(found)) if found.of("scored") else ""
     return {
+        "recipe": recipe_in_words(top) if top is not None else "",
+        "measures": _bars(top, found, digits=2) if top is not None else [],
+        "pairs": pairs,
         "compared": entries,
-        "pictures": pictures,
-        "sheets": more,
-        "gone": album.gone,
+        "pictures": side_by_side(found, entries, album),
+        "sheets": sheets(found, entries, album),
+        "gone": len(album.missing),
         "refused": album.refused,
-        "charts": charts,
-        "plotly": get_plotlyjs() if charts["front"] else "",
+        "factors": _factors(found),
+        "chart": chart,
+        "plotly": get_plotlyjs() if chart else "",
     }
 
 
@@ -146,13 +187,12 @@ def _div(figure: "go.Figure") -> str:
 
 def _rows(found: Findings) -> list[Row]:
     scored = found.of("scored")
-    scales = [_scale([e.trial.values[i] for e in scored]) for i in range(len(found.names))]
     ranks = [entry.rank for entry in scored]
     return [
         Row(
             entry=entry,
             rank=f"{entry.rank}{' =' if ranks.count(entry.rank) > 1 else ''}" if entry.rank else "–",
-            values=[_bar(entry, name, i, scales[i]) for i, name in enumerate(found.names)],
+            values=_bars(entry, found),
             against=against(entry),
             settings=" ".join(entry.other_settings),
             rests_on=f"{entry.prompts} × 1" if entry.prompts else "?",
@@ -162,15 +202,54 @@ def _rows(found: Findings) -> list[Row]:
     ]
 
 
-def _scale(values: Sequence[float]) -> tuple[float, float]:
-    return min([0.0, *values]), max([1.0, *values])
+def _bars(entry: Entry, found: Findings, digits: int = 3) -> list[Bar]:
+    """The entry's values, on the scales that all trials of the study share."""
+    made = []
+    for index, name in enumerate(found.names):
+        values = [other.trial.values[index] for other in found.of("scored")]
+        scale = min([0.0, *values]), max([1.0, *values])
+        value, bounds = entry.trial.values[index], entry.interval(name)
+        at, low, high = _places([value, *(bounds or (value, value))], scale)
+        interval = interval_in_words(bounds) if bounds else ""
+        made.append(Bar(name, number(value, digits), interval, at, low, high, ends=MEASURES.get(name)))
+    return made
 
 
-def _bar(entry: Entry, name: str, index: int, scale: tuple[float, float]) -> Bar:
-    value, bounds = entry.trial.values[index], entry.interval(name)
-    low, high = bounds or (value, value)
-    at, start_, end = (min(100.0, max(0.0, 100 * (v - scale[0]) / (scale[1] - scale[0]))) for v in (value, low, high))
-    return Bar(name, f"{value:.3f}", f"{low:.2f} to {high:.2f}" if bounds else "no interval", at, start_, end)
+def _places(values: Sequence[float], scale: tuple[float, float]) -> list[float]:
+    return [min(100.0, max(0.0, 100 * (value - scale[0]) / (scale[1] - scale[0]))) for value in values]
+
+
+def _factors(found: Findings) -> list[Factor]:
+    """Every setting with its levels, each with its effect on every outcome."""
+    outcomes = list(found.effects.values())
+    names = list(dict.fromkeys(effect.factor for effect in outcomes[0])) if outcomes else []
+    return [
+        Factor(
+            factor_in_words(name),
+            _importance(found, name),
+            [
+                Level(
+                    effects[0].words.removeprefix(f"{factor_in_words(name)} "),
+                    effects[0].trials,
+                    [_effect_bar(found, *pair) for pair in zip(found.effects, effects, strict=True)],
+                )
+                for effects in zip(*outcomes, strict=True)
+                if effects[0].factor == name
+            ],
+        )
+        for name in names
+    ]
+
+
+def _importance(found: Findings, factor: str) -> str:
+    shares = [f"{shares[factor]:.0%} for {name}" for name, shares in found.importances.items() if factor in shares]
+    return f"importance {', '.join(shares)}" if shares else ""
+
+
+def _effect_bar(found: Findings, outcome: str, effect: Effect) -> Bar:
+    at, low, high = _places([effect.value, effect.low, effect.high], effects_range(found))
+    interval = f"{signed(effect.low)} to {signed(effect.high)}"
+    return Bar(outcome, signed(effect.value), interval, at, low, high, clear=effect.clear)
 
 
 def settings_yaml(entry: Entry) -> str:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from sweep.findings import Entry, Findings
+from sweep.findings import OBJECTIVES, Entry, Findings, unrelated
+from sweep.study import rectangle
 
 EDGE = 256  # px, the longer edge of a sample on the page
 SHEET_EDGE = 1200  # px, the longer edge of a contact sheet
 QUALITY = 82  # JPEG
 BUDGET = 6_500_000  # bytes before base64 adds a third: with Plotly's 4.7 MB the page stays below 15 MB
+HIGHLIGHTS = 4  # prompts on the first screen
 SIDE_BY_SIDE = 5  # trials next to the base
 PIXELS = 128  # a sample no larger than this is the sandbox's and is shown with its pixels
 
@@ -41,7 +43,7 @@ class Album:
 
     def __init__(self) -> None:
         self.left = BUDGET
-        self.gone = 0  # files that should be there
+        self.missing: set[Path] = set()  # files that should be there
         self.refused = 0  # pictures without room
 
     def pack(self, file: Path, alt: str, edge: int = EDGE) -> Picture:
@@ -51,7 +53,7 @@ class Album:
                 small = max(opened.size) <= PIXELS
                 picture = opened.convert("RGB")
         except (OSError, UnidentifiedImageError):
-            self.gone += 1
+            self.missing.add(file)
             return Picture("", alt)
         if not small:
             picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
@@ -63,6 +65,21 @@ class Album:
         self.left -= packed.tell()
         kind = "png" if small else "jpeg"
         return Picture(f"data:image/{kind};base64,{base64.b64encode(packed.getvalue()).decode()}", alt, small)
+
+
+def highlights(found: Findings, album: Album) -> list[PromptRow]:
+    """The best trial on four unrelated prompts from the one it does best to the one it does worst, evenly between."""
+    top = found.best
+    if top is None or top.outcome is None or len(top.outcome.samples) < HIGHLIGHTS:
+        return []
+    values = top.outcome.best.per_image
+    if not set(OBJECTIVES) <= set(values):
+        return []
+    order = sorted(unrelated(top.outcome), key=lambda i: -rectangle([values[name][i] for name in OBJECTIVES]))
+    if len(order) < HIGHLIGHTS:
+        return []
+    chosen = [order[round(i * (len(order) - 1) / (HIGHLIGHTS - 1))] for i in range(HIGHLIGHTS)]
+    return [_row(found, [top], index, album) for index in chosen]
 
 
 def compared(found: Findings) -> list[Entry]:
@@ -78,18 +95,18 @@ def side_by_side(found: Findings, entries: list[Entry], album: Album) -> list[Pr
     """Every prompt of the compared trials, at the same seeds."""
     if not entries:
         return []
-    rows = []
-    for index, prompt in enumerate(_prompts(entries[0])):
-        text = str(prompt["text"])
-        pictures = [_base(found, entries, index, text, album)]
-        values = []
-        for entry in entries:
-            assert entry.outcome is not None
-            file = found.folder / entry.number / entry.outcome.samples[index]
-            pictures.append(album.pack(file, f"{text}, with the LoRA of trial {entry.number}"))
-            values.append(_values(entry, index))
-        rows.append(PromptRow(text, str(prompt.get("group", "")), pictures, values))
-    return rows
+    return [_row(found, entries, index, album) for index in range(len(_prompts(entries[0])))]
+
+
+def _row(found: Findings, entries: list[Entry], index: int, album: Album) -> PromptRow:
+    prompt = _prompts(entries[0])[index]
+    text = str(prompt["text"])
+    pictures = [_base(found, entries, index, text, album)]
+    for entry in entries:
+        assert entry.outcome is not None
+        file = found.folder / entry.number / entry.outcome.samples[index]
+        pictures.append(album.pack(file, f"{text}, with the LoRA of trial {entry.number}"))
+    return PromptRow(text, str(prompt.get("group", "")), pictures, [_values(entry, index) for entry in entries])
 
 
 def _prompts(entry: Entry) -> list[dict[str, object]]:

@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> None:
         outcome, folder = score_lora(config, Path(files[0]))
         for candidate in outcome.candidates:
             broken = [name for name, value in candidate.constraints.items() if value > 0]
-            feasible = f"no: {', '.join(broken)}" if broken else "yes"
+            verdict = f"ruled out: {', '.join(broken)}" if broken else "usable"
             found = f"style {candidate.style:.3f}, composition {candidate.composition:.3f}"
-            steps.say(f"strength {candidate.strength:g}: {found}, feasible: {feasible}")
+            steps.say(f"strength {candidate.strength:g}: {found}, {verdict}")
         print_outcome(outcome, folder, steps)
         steps.say(f"every value  {shown(folder / FILE)}")
 

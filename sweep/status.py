@@ -15,8 +15,8 @@ from rich.console import Console
 from sweep.dashboard import find_study
 from sweep.errors import InputError
 from sweep.progress import console, duration, shown
-from sweep.study import FINISHED, best, is_feasible, load_study, why_not
-from sweep.summary import settings_in_words, trials_table
+from sweep.study import FINISHED, best, load_study, why_not
+from sweep.summary import counts_in_words, settings_in_words, trials_table
 
 LISTED = 12  # trials in the table, best first
 LOG = "trial.log"
@@ -28,7 +28,7 @@ def print_status(folder: Path, out: Console) -> None:
     trials = study.get_trials(deepcopy=False)
     names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
     done = [trial for trial in trials if trial.state in FINISHED]
-    out.print(f"study {study.study_name}: {_counts(trials)}")
+    out.print(f"study {study.study_name}: {counts_in_words(trials) or 'empty'}")
     out.print(f"  in {shown(folder)}")
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     for trial in running:
@@ -47,22 +47,10 @@ def print_status(folder: Path, out: Console) -> None:
         values = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, top.values, strict=True))
         out.print(f"  best so far: {top.number:04d} ({values}): {_what(top)}")
     elif done:
-        out.print(f"  none is feasible yet; the last one: {why_not(done[-1])}")
+        out.print(f"  none is usable yet; the last one: {why_not(done[-1])}")
     out.print(trials_table(done, names, limit=LISTED))
     if len(done) > LISTED:
         out.print(f"  … and {len(done) - LISTED} more")
-
-
-def _counts(trials: list[FrozenTrial]) -> str:
-    kinds = {
-        "feasible": sum(map(is_feasible, trials)),
-        "broke a constraint": sum(t.state == TrialState.COMPLETE and not is_feasible(t) for t in trials),
-        "stopped early": sum(t.state == TrialState.PRUNED for t in trials),
-        "failed": sum(t.state == TrialState.FAIL for t in trials),
-        "running": sum(t.state == TrialState.RUNNING for t in trials),
-        "waiting": sum(t.state == TrialState.WAITING for t in trials),
-    }
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "empty"
 
 
 def _what(trial: FrozenTrial) -> str:

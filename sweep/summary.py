@@ -15,6 +15,8 @@ from sweep.typed import python, typed
 
 CANNOT_SAY = "These pictures come from the sandbox. What is best here is no promise for FLUX.1-dev."
 
+ONE_LINE = 19  # characters of a mix that fit beside the rest at 80 columns
+
 
 def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Feasible ones by rectangle, then the infeasible by rectangle, then the rest by number."""
@@ -33,38 +35,60 @@ def settings_in_words(trial: FrozenTrial) -> tuple[str, str]:
     return captions, str(trial.user_attrs.get("mix", params.get("mix", "")))
 
 
+def counts_in_words(trials: Sequence[FrozenTrial]) -> str:
+    """What became of them: 3 usable, 9 ruled out, 1 failed."""
+    states = [trial.state for trial in trials]
+    usable = sum(map(is_feasible, trials))
+    counts = {
+        "usable": usable,
+        "ruled out": states.count(TrialState.COMPLETE) - usable,
+        "stopped early": states.count(TrialState.PRUNED),
+        "failed": states.count(TrialState.FAIL),
+        "running": states.count(TrialState.RUNNING),
+        "waiting": states.count(TrialState.WAITING),
+    }
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def verdict(trial: FrozenTrial) -> str:
+    """Of a trial with values: usable, or ruled out by some checks."""
+    return "usable" if is_feasible(trial) else f"ruled out: {why_not(trial).removeprefix('no: ')}"
+
+
 def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str], limit: int | None = None) -> Table:
     """One row per trial, best first, at most `limit` of them; fits 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     words = any(any(settings_in_words(trial)) for trial in trials)
     columns = ("captions", "mix") if words else ("parameters",)
-    for name in ("feasible", *columns):
+    for name in ("usable", *columns):
         table.add_column(name, overflow="fold")
     for trial in ranked(trials)[:limit]:
         values = [f"{v:.3f}" for v in trial.values] if trial.state == TrialState.COMPLETE else ["–"] * len(names)
-        what = settings_in_words(trial) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
+        captions, mix = settings_in_words(trial)
+        wrapped = mix if len(mix) <= ONE_LINE else mix.replace("+", " + ")
+        what = (captions, wrapped) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
         table.add_row(f"{trial.number:04d}", *values, why_not(trial), *what)
     return table
 
 
 def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
-    """Table, front and the three next commands."""
+    """Table, front and the next commands."""
     trials = study.get_trials(deepcopy=False)
     names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
     console.print()
     console.print(trials_table(trials, names))
     kept = front(trials)
     if kept:
-        console.print("Pareto front (feasible, none better in everything):")
+        console.print("Pareto front (usable, no other is better in everything):")
         for trial in kept:
             values = ", ".join(f"{name} {v:.3f}" for name, v in zip(names, trial.values, strict=True))
             captions, mix = settings_in_words(trial)
             console.print(f"  {trial.number:04d}  {values}  {captions} {mix}".rstrip())
     else:
-        console.print("No trial is feasible: the column `feasible` says which bound each one broke.")
+        console.print("No trial is usable: the column `usable` says which check ruled each one out.")
     top = best(trials)
     if top is not None and "lora" in top.user_attrs:
         console.print(f"Best LoRA: {typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)

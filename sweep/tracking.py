@@ -211,7 +211,7 @@ def _samples(outcome: Outcome, folder: Path) -> Any:
 def _log_study(run: Any, found: "Findings") -> None:
     import wandb
 
-    from sweep.answers import answers, state
+    from sweep.answers import answers, headline, in_markdown, state
     from sweep.report import table_lines
 
     lines = table_lines(found)
@@ -225,11 +225,15 @@ def _log_study(run: Any, found: "Findings") -> None:
             "front": wandb.Table(columns=columns, data=[rows[number] for number in front], allow_mixed_types=True),
         }
     )
-    told = {
-        answer.question: " ".join(filter(None, (answer.text, answer.detail, answer.code))) for answer in answers(found)
-    }
+    told = {answer.question: in_markdown(answer).partition("** ")[2] for answer in answers(found)}
     run.summary.update(
-        {"state": state(found), "answers": without_machine(told), "front": front, "importance": dict(found.importances)}
+        {
+            "headline": headline(found),
+            "state": state(found),
+            "answers": without_machine(told),
+            "front": front,
+            "importance": dict(found.importances),
+        }
     )
     if found.sandbox:
         run.summary["about"] = CANNOT_SAY

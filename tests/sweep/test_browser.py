@@ -96,7 +96,9 @@ def test_the_report_is_whole_at_every_width(folder: Path, look: Look, width: int
     assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing hangs over the edge"
     assert page.evaluate(OVERLAPS) == []
     sizes = page.evaluate(PICTURES)
-    assert len(sizes) == 8 * 5 and all(sizes), "eight prompts without a LoRA and with those of four trials"
+    assert len(sizes) == 4 * 2 + 8 * 5 and all(sizes), (
+        "four pairs; eight prompts without a LoRA and with those of four trials"
+    )
     found = axe.Axe().run(page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
 
@@ -139,15 +141,15 @@ def served(*command: str, cwd: Path) -> Iterator[str]:
 def test_the_dashboard_shows_sheet_note_and_feasible_front(folder: Path, look: Look) -> None:
     with served("sweep.dashboard", cwd=folder.parents[1]) as address:
         page = look(f"{address}/studies/1/trials?numbers=3")
-        page.get_by_text("Feasible: no: leakage").wait_for(timeout=30_000)
+        page.get_by_text("Ruled out by leakage (+0.20 over its limit)").wait_for(timeout=30_000)
         sheet = page.locator("img[src*='/artifacts/']").first
         sheet.wait_for(timeout=30_000)
         assert sheet.evaluate("i => i.decode().then(() => i.naturalWidth)") == 600
         note = look(f"{address}/studies/1/note")
         note.get_by_text("What is best?").wait_for(timeout=30_000)
-        assert "Trial 0001" in note.inner_text("body"), "0003 has better values and broke a constraint"
+        assert "Trial 0001" in note.inner_text("body"), "0003 has better values and was ruled out"
         graph = look(f"{address}/studies/1")
-        graph.get_by_text("broke a constraint (1)").first.wait_for(timeout=30_000)
+        graph.get_by_text("ruled out (1)").first.wait_for(timeout=30_000)
         for opened in (page, note, graph):
             opened.close()  # before their server goes
 

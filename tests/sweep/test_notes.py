@@ -26,14 +26,14 @@ def study(folder: Path) -> optuna.Study:
 
 def test_the_studys_note_answers_the_questions_and_names_the_feasible_best(study: optuna.Study, folder: Path) -> None:
     text = study_note(find(study, folder))
-    assert "**What is best?** Trial 0000" in text, "0001 has better values and broke a constraint"
+    assert "**What is best?** Trial 0000" in text, "0001 has better values and was ruled out"
     assert "do not know that" in text and "python -m sweep captions=subject_only" in text
 
 
 def test_a_trials_note_says_what_was_tried_and_why_it_does_not_count(study: optuna.Study, folder: Path) -> None:
     found = find(study, folder)
     notes = {entry.number: trial_note(entry, found.names) for entry in found.entries}
-    assert "| leakage | +0.200 | broken |" in notes["0001"] and "Feasible: no: leakage" in notes["0001"]
+    assert "| leakage | +0.200 | yes: training subjects" in notes["0001"] and "Ruled out by leakage" in notes["0001"]
     assert "failed: out of memory" in notes["0002"]
     assert "| 96 | 600 | 1 | **0.7" in notes["0000"], "the candidate it stands for"
 

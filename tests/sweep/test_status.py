@@ -24,14 +24,14 @@ def test_a_study_that_runs_shows_what_runs_and_what_is_best(tmp_path: Path) -> N
     study = new_study(folder, on_disk=True)
     assert "no trial has begun yet" in status(folder)
     add_failed(study, "out of memory")
-    assert "none is feasible yet; the last one: failed: out of memory" in status(folder)
+    assert "none is usable yet; the last one: failed: out of memory" in status(folder)
     add_scored(study, folder, 0.7)
     trial = study.ask({"captions": CAPTIONS})
     (folder / f"{trial.number:04d}").mkdir()
     log = "[2026-11-23 14:02:56,583][stylesweep][INFO] train 24/600  pictures seen\n"
     (folder / f"{trial.number:04d}" / "trial.log").write_text(log, encoding="utf-8")
     text = status(folder)
-    assert "1 feasible, 1 failed, 1 running" in text
+    assert "1 usable, 1 failed, 1 running" in text
     assert "best so far: 0001 (style 0.7" in text
     assert f"running {trial.number:04d} since" in text and "    train 24/600  pictures seen\n" in text
     assert max(map(len, text.splitlines())) <= 80
