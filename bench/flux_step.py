@@ -116,7 +116,7 @@ def rows(asked: argparse.Namespace, device: torch.device) -> Iterator[str]:
         model = transformer(weights, asked.tiny, device)
         if asked.compile:
             model.compile_repeated_blocks()
-        layers = len(target_layers(model, Targets.attention))
+        layers = len(target_layers(model, LoraSettings(targets=Targets.attention)))
         for recompute in asked.recompute:
             for side in asked.sides:
                 settings = TrainSettings(

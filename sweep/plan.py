@@ -18,7 +18,7 @@ def print_plan(config: Config, place: Place) -> None:
     from rich.console import Console
 
     from trainer.base import BaseError, find_base, step_px
-    from trainer.estimate import KNOWN_SHAPES, KNOWN_STEP, read_shape
+    from trainer.estimate import KNOWN_STEP, known_shape, read_shape
     from trainer.examples import read_examples
     from trainer.plan import make_plan
 
@@ -30,9 +30,10 @@ def print_plan(config: Config, place: Place) -> None:
         folder = find_base(base)
         shape, step = read_shape(folder), step_px(folder)
     except BaseError as fault:
-        if base.path not in KNOWN_SHAPES:
+        known = known_shape(base)
+        if known is None:
             raise
-        shape, step, absent = KNOWN_SHAPES[base.path], KNOWN_STEP, str(fault)
+        shape, step, absent = known, KNOWN_STEP, str(fault)
     try:
         plan = make_plan(examples, config.mix, scale=base.scale, step=step, seed=config.train.seed)
     except ValueError as fault:

@@ -16,11 +16,12 @@ from sweep.schema import Config
 from sweep.study import study_folder
 from trainer.base import BaseError, find_base, step_px
 from trainer.captions import check_captions
-from trainer.estimate import KNOWN_SHAPES
+from trainer.estimate import known_shape, lora_weights, read_shape
 from trainer.examples import DatasetError, Example, read_examples
-from trainer.extras import missing_extras
+from trainer.extras import missing_extras, unusable_together
 from trainer.plan import make_plan
 from trainer.settings import BaseSettings, Group
+from trainer.targets import TargetsError
 
 GB = 1e9
 # What a check depends on, its name first; and the faults it finds when it is run.
@@ -45,7 +46,7 @@ def check_plan(configs: Mapping[str, Config]) -> None:
         check
         for config in configs.values()
         for check in _checks(config)
-        if check[0][0] in ("data", "plan") or (check[0][0] == "base" and config.base.path not in KNOWN_SHAPES)
+        if check[0][0] in ("data", "plan", "layers") or (check[0][0] == "base" and known_shape(config.base) is None)
     )
 
 
@@ -64,7 +65,8 @@ def _checks(config: Config) -> Iterator[Check]:
     """Every check with what it depends on, so that no folder is read twice."""
     data = config.data
     yield ("base", config.base.path, config.base.parts), _base(config.base)
-    yield ("needs", config.base, config.train.optimizer.name), _needs(config)
+    yield ("needs", config.base, config.train), _needs(config)
+    yield ("layers", config.base, config.train.lora), _layers(config)
     yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
     yield ("references", data.references), _references(data.references, config.score)
     yield ("others", config.eval.others), _others(config.eval.others)
@@ -83,11 +85,16 @@ def _base(base: BaseSettings) -> Iterator[str]:
 
 def _needs(config: Config) -> Iterator[str]:
     yield from missing_extras(config.base, config.train.optimizer)
-    if config.base.group_offload and not config.train.gradient_checkpointing:
-        yield (
-            "`base.group_offload` saves nothing without `train.gradient_checkpointing=true`: the backward pass would"
-            " keep every block's weights"
-        )
+    yield from unusable_together(config.base, config.train)
+
+
+def _layers(config: Config) -> Iterator[str]:
+    try:
+        lora_weights(known_shape(config.base) or read_shape(find_base(config.base)), config.train)
+    except TargetsError as fault:
+        yield str(fault)
+    except BaseError:
+        return  # told elsewhere
 
 
 def _data(config: Config) -> Iterator[str]:

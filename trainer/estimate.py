@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainer.base import Family, single_file
 from trainer.plan import Plan, SidePlan
 from trainer.settings import BaseSettings, Dtype, Kind, OptimizerName, Quantize, Targets, TrainSettings
+from trainer.targets import layer_widths
 
 GB = 1e9
 _SAVED = (108.9e3 / 3072 / 2, 98.7e3 / 3072 / 2)  # numbers saved per token and width of a double, a single block
@@ -47,12 +49,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Shape:
     """The sizes of a base that cost and memory depend on."""
 
+    family: Family
     width: int  # d, of a token inside the transformer
     double: int  # blocks with a stream for text and one for the picture
     single: int  # blocks with one stream
     weights: float  # of the transformer
     per_token: float  # weights that each token passes, all blocks
-    lora_per_rank: dict[Targets, int]  # LoRA weights of rank 1
     text_bytes: int  # files of the text encoders
     vae_bytes: int  # file of the VAE in float32
     vae_channels: int  # of its outermost block
@@ -60,23 +62,23 @@ class Shape:
 
 # Bases whose sizes are known before their weights are fetched, and px per token edge.
 _FLUX1 = Shape(
+    family=Family.flux,
     width=3072,
     double=19,
     single=38,
     weights=11.9e9,
     per_token=57 * 12 * 3072**2,
-    lora_per_rank={Targets.attention: 380 * 3072, Targets.diffusers: 912 * 3072, Targets.all_linear: 1330 * 3072},
     text_bytes=9_770_000_000,
     vae_bytes=335_000_000,
     vae_channels=128,
 )
 _KLEIN_4B = Shape(
+    family=Family.klein,
     width=3072,
     double=5,
     single=20,
     weights=3.88e9,
     per_token=(5 * 13 + 20 * 13) * 3072**2,
-    lora_per_rank={Targets.attention: 340 * 3072, Targets.diffusers: 490 * 3072, Targets.all_linear: 490 * 3072},
     text_bytes=8_050_000_000,
     vae_bytes=340_000_000,
     vae_channels=128,
@@ -106,31 +108,31 @@ class Memory:
         return max(self.training, self.encoding)
 
 
+def known_shape(base: BaseSettings) -> Shape | None:
+    """The sizes of a base that can be told by its hub id, whose weights need not be here."""
+    return KNOWN_SHAPES.get(base.path if single_file(base) is None else base.parts)
+
+
 def read_shape(folder: Path) -> Shape:
     """Read the sizes from the configurations of a diffusers folder."""
     config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
     vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
     width = config["num_attention_heads"] * config["attention_head_dim"]
     double, single = config["num_layers"], config["num_single_layers"]
-    if config.get("_class_name") == "Flux2Transformer2DModel":
-        # The feed-forward is gated and 3 wide; query, key, value and feed-forward of single blocks are one layer.
-        units = {Targets.attention: (8, 15), Targets.diffusers: (38, 15), Targets.all_linear: (38, 15)}
-        products, modulation = (26, 13), (0, 0)
-        shared = 15 * width**2
-    else:
-        units = {Targets.attention: (8, 6), Targets.diffusers: (36, 6), Targets.all_linear: (36, 17)}
-        products, modulation = (24, 12), (12, 3)
-        shared = 0
+    family = Family.klein if config.get("_class_name") == "Flux2Transformer2DModel" else Family.flux
+    products, modulation, shared = (24, 12), (12, 3), 0
+    if family == Family.klein:
+        products, modulation, shared = (26, 13), (0, 0), 15 * width**2
     blocks = double * (products[0] + modulation[0]) + single * (products[1] + modulation[1])
     ends = (config["joint_attention_dim"] + 2 * config["in_channels"] + 3 * width) * width
     encoders = [folder / name for name in ("text_encoder", "text_encoder_2")]
     return Shape(
+        family,
         width,
         double,
         single,
         blocks * width**2 + shared + ends,
         (double * products[0] / 2 + single * products[1]) * width**2,
-        {targets: (double * pair[0] + single * pair[1]) * width for targets, pair in units.items()},
         sum(_weight_bytes(encoder) for encoder in encoders if encoder.is_dir()),
         _weight_bytes(folder / "vae"),
         vae["block_out_channels"][0],
@@ -142,8 +144,13 @@ def _weight_bytes(folder: Path) -> int:
 
 
 def lora_weights(shape: Shape, train: TrainSettings) -> int:
-    """Numbers in the LoRA; of a LoKr an upper bound."""
-    return train.lora.rank * shape.lora_per_rank[train.lora.targets]
+    """Numbers in the LoRA; of a LoKr an upper bound.
+
+    Raises:
+        TargetsError: the patterns of `train.lora.layers` match no layer.
+    """
+    widths = layer_widths(shape.family, shape.double, shape.single, train.lora)
+    return train.lora.rank * sum(widths.values()) * shape.width
 
 
 def tokens_of(side: SidePlan, step: int) -> float:

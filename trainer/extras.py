@@ -1,8 +1,10 @@
-"""Libraries that some settings need and a plain install lacks; all are asked for before anything heavy is imported."""
+"""What settings need beside themselves: libraries that a plain install lacks, and other settings; all of it is known
+before anything heavy is imported.
+"""
 
 from importlib.util import find_spec
 
-from trainer.settings import BaseSettings, OptimizerName, OptimizerSettings, Quantize
+from trainer.settings import BaseSettings, Kind, OptimizerName, OptimizerSettings, Quantize, TrainSettings
 
 # setting's value -> the module it needs and the extra of this project that brings it
 _OPTIMIZERS = {
@@ -23,3 +25,19 @@ def missing_extras(base: BaseSettings, optimizer: OptimizerSettings) -> list[str
         for key, value, need in asked
         if need is not None and find_spec(need[0]) is None
     ]
+
+
+def unusable_together(base: BaseSettings, train: TrainSettings) -> list[str]:
+    """Which settings cannot be had at once, and the way out, one line each."""
+    faults = []
+    if base.group_offload and not (train.gradient_checkpointing and train.checkpointed_share == 1):
+        faults.append(
+            "`base.group_offload` saves nothing without `train.gradient_checkpointing=true` and"
+            " `train.checkpointed_share=1`: the backward pass would keep every block's weights"
+        )
+    if base.quantize == Quantize.fp8 and train.lora.kind == Kind.dora:
+        faults.append(
+            "`train.lora.kind=dora` measures the base's weights, which `base.quantize=fp8` keeps in a format that"
+            " cannot be added: choose base.quantize=nf4, int8 or none, or train.lora.kind=lora"
+        )
+    return faults

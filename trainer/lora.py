@@ -6,7 +6,6 @@ the base as it was; a training that is dropped half-way leaves nothing behind.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import sqrt
@@ -17,31 +16,23 @@ from peft import LoraConfig, PeftConfig
 from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
+from trainer.base import COMPONENTS
 from trainer.cache import write_atomic
 from trainer.peft_layers import inject_layers, peft_config, set_modules
 from trainer.seeds import derive_seed
-from trainer.settings import FileDtype, Kind, LoraSettings, Targets
-
-_ATTENTION = r"attn\.(to_q|to_k|to_v|to_out\.0|to_qkv_mlp_proj|to_out)"  # the last two: FLUX.2's single blocks
-_BOTH_STREAMS = (
-    rf"{_ATTENTION}|attn\.(add_[qkv]_proj|to_add_out)|ff(_context)?\.(net\.(0\.proj|2)|linear_in|linear_out)"
-)
-_BLOCK = r"(single_)?transformer_blocks\.\d+\.({})"
-TARGETS = {
-    Targets.attention: _ATTENTION,
-    Targets.diffusers: _BOTH_STREAMS,
-    Targets.all_linear: rf"{_BOTH_STREAMS}|proj_mlp|proj_out",
-}
+from trainer.settings import FileDtype, Kind, LoraSettings
+from trainer.targets import layer_widths
 
 
-def target_layers(transformer: nn.Module, targets: Targets) -> list[str]:
-    """Full names of the linear layers a choice of targets means, sorted."""
-    pattern = re.compile(_BLOCK.format(TARGETS[targets]))
-    return sorted(
-        name
-        for name, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and pattern.fullmatch(name)
-    )
+def target_layers(transformer: nn.Module, lora: LoraSettings) -> list[str]:
+    """Full names of the linear layers that get a LoRA, sorted.
+
+    Raises:
+        TargetsError: a pattern of `lora.layers` matches none.
+    """
+    family = next(family for family, parts in COMPONENTS.items() if parts["transformer"] == type(transformer).__name__)
+    blocks = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)  # type: ignore[arg-type]
+    return list(layer_widths(family, *blocks, lora))
 
 
 class LoraLinear(nn.Module):
@@ -54,18 +45,20 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Module, down: Tensor, up: Tensor, scale: float) -> None:
         super().__init__()
         self.base = base
-        self.down = down  # (rank, in)
-        self.up = up  # (out, rank)
+        # A pair, which torch does not count among the module's weights: who moves, streams or packs the frozen blocks
+        # leaves it alone.
+        self.pair = (down, up)  # (rank, in), (out, rank)
         self.scale = scale
         self.kept: Tensor | None = None  # (N, rank): what rank dropout leaves of each picture's inner channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
+        down, up = self.pair
         rows = x.reshape(-1, x.shape[-1])
-        inner = rows @ self.down.to(x.dtype).T
+        inner = rows @ down.to(x.dtype).T
         if self.kept is not None:
             inner = (inner.view(len(x), -1, inner.shape[-1]) * self.kept[:, None].to(x.dtype)).view(inner.shape)
-        result = self.base(rows).addmm_(inner, self.up.to(x.dtype).T, alpha=self.scale)
+        result = self.base(rows).addmm_(inner, up.to(x.dtype).T, alpha=self.scale)
         return result.view(*x.shape[:-1], -1)
 
 
@@ -88,13 +81,8 @@ class Lora:
     ) -> None:
         self._transformer = transformer
         self._settings = settings
-        names = set(target_layers(transformer, settings.targets))
-        linears = {
-            name: module
-            for name, module in transformer.named_modules()
-            if name in names and isinstance(module, nn.Linear)
-        }
-        self.config: PeftConfig = peft_config(settings, sorted(linears))
+        linears = {name: transformer.get_submodule(name) for name in target_layers(transformer, settings)}
+        self.config: PeftConfig = peft_config(settings, list(linears))
         self.parameters: dict[str, nn.Parameter] = {}
         self._layers: Mapping[str, nn.Module]
         if settings.kind == Kind.lora:
@@ -103,11 +91,12 @@ class Lora:
         else:
             self._layers, self.parameters = inject_layers(transformer, self.config, linears, seed, device)
 
-    def _plain_layers(self, linears: Mapping[str, nn.Linear], device: torch.device | None) -> dict[str, nn.Module]:
+    def _plain_layers(self, linears: Mapping[str, nn.Module], device: torch.device | None) -> dict[str, nn.Module]:
         assert isinstance(self.config, LoraConfig)
         rank = self.config.r
         layers: dict[str, nn.Module] = {}
         for name, linear in linears.items():
+            assert isinstance(linear, nn.Linear)
             where = device or next(linear.parameters()).device
             down = nn.Parameter(torch.zeros(rank, linear.in_features, device=where))
             up = nn.Parameter(torch.zeros(linear.out_features, rank, device=where))
@@ -129,8 +118,9 @@ class Lora:
         if rate:
             for layer in self._layers.values():
                 assert isinstance(layer, LoraLinear)
-                kept = torch.rand(pictures, layer.down.shape[0], generator=generator) >= rate
-                layer.kept = (kept / (1 - rate)).to(layer.down.device)
+                down = layer.pair[0]
+                kept = torch.rand(pictures, down.shape[0], generator=generator) >= rate
+                layer.kept = (kept / (1 - rate)).to(down.device)
 
     @contextmanager
     def plugged_in(self) -> Iterator[None]:

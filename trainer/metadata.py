@@ -40,7 +40,9 @@ def lora_metadata(
         "ss_network_module": "networks.lora_flux",
         "ss_network_dim": str(settings.lora.rank),
         "ss_network_alpha": str(alpha),
-        "ss_network_args": json.dumps({"targets": settings.lora.targets, "kind": settings.lora.kind}),
+        "ss_network_args": json.dumps(
+            {"targets": settings.lora.targets, "layers": settings.lora.layers, "kind": settings.lora.kind}
+        ),
         "ss_num_train_images": str(plan.images_per_epoch),
         "ss_resolution": _mix_text(mix),
         "ss_bucket_info": json.dumps(

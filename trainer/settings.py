@@ -125,7 +125,7 @@ class CaptionSettings:
     class_phrase: str = ""  # what kind of picture it is, behind the trigger word: "antmy drawing, a heart"
     strip: list[Strip] = field(default_factory=lambda: list(Strip))  # classes `tags`, `edited`, `subject_only` remove
     length: Length = Length.as_is  # how much of the caption is kept, trigger and class phrase not counted
-    max_tokens: int | None = None  # at most that many words and commas are kept; null: all
+    max_tokens: int | None = None  # at most that many tokens of the base's tokenizer (T5) are kept, likewise; null: all
     dropout: float = 0.0  # probability that a picture is shown without its caption at a visit
     shuffle_tags: bool = False  # shuffle the comma separated parts anew each epoch (`original` and `tags` only)
     keep_tokens: int = 0  # that many parts stay in front when shuffled, the trigger not counted
@@ -231,6 +231,8 @@ class LoraSettings:
     rank: int = 16  # inner width of the LoRA
     alpha: float | None = None  # strength is alpha / rank; null: alpha = rank, which every tool reads alike
     targets: Targets = Targets.all_linear  # which layers
+    # patterns that a layer's name must match as well: ["single_transformer_blocks.*", "*.attn.to_q"]; empty: all
+    layers: list[str] = field(default_factory=list)
     kind: Kind = Kind.lora  # what is trained beside each layer
     rank_dropout: float = 0.0  # probability that an inner channel is left out, by picture and step; kind lora only
     file_dtype: FileDtype = FileDtype.float32  # of the LoRA file; the others halve it
@@ -306,7 +308,7 @@ class BaseSettings:
     threads: int = 0  # CPU threads of torch; 0: one, which is fastest on shared cores
     offload: bool = False  # have transformer, text encoders and VAE on the device one at a time (small cards)
     quantize: Quantize = Quantize.none  # how the transformer's weights are kept
-    group_offload: bool = False  # stream the transformer's blocks from main memory, with gradient_checkpointing (CUDA)
+    group_offload: bool = False  # blocks lie in main memory until they compute; with gradient_checkpointing, CUDA only
 
     def __post_init__(self) -> None:
         if not self.path.strip():

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tests.tiny_flux import SCALE
 from tests.tiny_klein import make_tiny_klein
 from trainer.base import BaseError, Family, component_ids, family_of, find_base, load_base, step_px
-from trainer.estimate import KNOWN_SHAPES, read_shape
+from trainer.estimate import KNOWN_SHAPES, lora_weights, read_shape
 from trainer.examples import read_examples
 from trainer.export import read_lora
 from trainer.flux import FluxBase
@@ -51,8 +51,7 @@ def test_the_family_is_read_from_the_folder(folder: Path, klein: FluxBase, tiny_
     assert (
         set(component_ids(folder)) == set(klein.ids) == {"transformer", "vae", "text_encoder", "tokenizer", "scheduler"}
     )
-    count = token_counter(find_base(str(folder)))
-    assert count is not None and count("a house") > 1
+    assert token_counter(find_base(str(folder)))("a house") == klein.count_tokens("a house") > 1
 
 
 def test_a_missing_encoder_is_named(folder: Path, tmp_path: Path) -> None:
@@ -167,13 +166,16 @@ def test_targets_and_sizes_of_klein_4b_are_counted_right() -> None:
     }
     with torch.device("meta"):
         klein = Flux2Transformer2DModel(**shape, guidance_embeds=False)
-    assert len(target_layers(klein, Targets.attention)) == 5 * 4 + 20 * 2
-    assert len(target_layers(klein, Targets.all_linear)) == 5 * 12 + 20 * 2
+    assert len(target_layers(klein, LoraSettings(targets=Targets.attention))) == 5 * 4 + 20 * 2
+    assert len(target_layers(klein, LoraSettings(targets=Targets.all_linear))) == 5 * 12 + 20 * 2
     known = KNOWN_SHAPES["black-forest-labs/FLUX.2-klein-base-4B"]
     assert known.weights == pytest.approx(sum(weight.numel() for weight in klein.parameters()), rel=0.02)
     for targets in Targets:
-        layers = [klein.get_submodule(name) for name in target_layers(klein, targets)]
-        assert known.lora_per_rank[targets] == sum(layer.in_features + layer.out_features for layer in layers)
+        lora = LoraSettings(rank=1, targets=targets)
+        layers = [klein.get_submodule(name) for name in target_layers(klein, lora)]
+        assert lora_weights(known, TrainSettings(lora)) == sum(
+            layer.in_features + layer.out_features for layer in layers
+        )
 
 
 def test_the_estimate_counts_the_weights_there_are(folder: Path, klein: FluxBase) -> None:
@@ -181,6 +183,9 @@ def test_the_estimate_counts_the_weights_there_are(folder: Path, klein: FluxBase
     count = sum(weight.numel() for weight in klein.transformer.parameters())
     assert shape.weights == pytest.approx(count, rel=0.1)
     for targets in Targets:
-        layers = [klein.transformer.get_submodule(name) for name in target_layers(klein.transformer, targets)]
-        assert shape.lora_per_rank[targets] == sum(layer.in_features + layer.out_features for layer in layers)
+        lora = LoraSettings(rank=1, targets=targets)
+        layers = [klein.transformer.get_submodule(name) for name in target_layers(klein.transformer, lora)]
+        assert lora_weights(shape, TrainSettings(lora)) == sum(
+            layer.in_features + layer.out_features for layer in layers
+        )
     assert json.loads((folder / "model_index.json").read_text())["is_distilled"] is False

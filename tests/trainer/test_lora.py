@@ -6,9 +6,11 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 
+from trainer.base import Family
 from trainer.flux import FluxBase
 from trainer.lora import Lora, target_layers
 from trainer.settings import LoraSettings, Targets
+from trainer.targets import TargetsError, layer_widths
 
 SIZE = (8, 8)
 
@@ -23,9 +25,39 @@ def _predict(base: FluxBase) -> torch.Tensor:
 def test_targets_of_flux_dev_are_counted_right(targets: str, count: int) -> None:
     with torch.device("meta"):
         flux = FluxTransformer2DModel(guidance_embeds=True)  # the defaults are FLUX.1-dev's sizes
-    layers = target_layers(flux, Targets(targets))
+    layers = target_layers(flux, LoraSettings(targets=Targets(targets)))
+    assert all(isinstance(flux.get_submodule(layer), torch.nn.Linear) for layer in layers)
     assert len(layers) == count
     assert not any("norm" in layer for layer in layers) and "proj_out" not in layers
+
+
+@pytest.mark.parametrize(
+    ("patterns", "count"),
+    [
+        (["single_transformer_blocks.*"], 38 * 5),
+        (["transformer_blocks.?.*"], 10 * 12),
+        (["*.attn.to_q", "*.proj_mlp"], 57 + 38),
+        (["single_transformer_blocks.7.*", "single_transformer_blocks.20.*"], 10),
+    ],
+)
+def test_patterns_narrow_the_targets(patterns: list[str], count: int) -> None:
+    layers = layer_widths(Family.flux, 19, 38, LoraSettings(targets=Targets.all_linear, layers=patterns))
+    assert len(layers) == count
+
+
+def test_a_pattern_that_matches_nothing_is_named_with_what_there_is() -> None:
+    with pytest.raises(TargetsError) as caught:
+        layer_widths(Family.flux, 19, 38, LoraSettings(targets=Targets.attention, layers=["*.to_q", "double_blocks*"]))
+    for part in ("double_blocks* matches none of the 190", "single_transformer_blocks.*.attn.to_q", "to_out.0"):
+        assert part in str(caught.value)
+    assert "*.to_q matches" not in str(caught.value)
+
+
+def test_a_plugged_in_lora_is_no_part_of_the_frozen_weights(base: FluxBase) -> None:
+    """Who moves, streams or packs the base's blocks would take it along."""
+    before = {id(weight) for weight in base.transformer.parameters()}
+    with Lora(base.transformer, LoraSettings(rank=2), seed=0).plugged_in():
+        assert {id(weight) for weight in base.transformer.parameters()} == before
 
 
 def test_a_fresh_lora_changes_nothing_and_leaves_nothing(
