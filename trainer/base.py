@@ -55,6 +55,7 @@ class _OnTheHub:
     """What a person has to know before fetching a base."""
 
     gigabytes: int  # of the diffusers folder
+    without: int  # GB of it without the transformer
     licence: str
     gated: bool  # whether the licence has to be accepted on the model's page
     single_file: str  # pattern of the same weights in another layout, which need not be fetched
@@ -62,11 +63,11 @@ class _OnTheHub:
 
 _DEV = "FLUX.1 [dev] Non-Commercial"
 HUB = {
-    "black-forest-labs/FLUX.1-dev": _OnTheHub(34, _DEV, True, "flux1-*.safetensors"),
-    "black-forest-labs/FLUX.1-Krea-dev": _OnTheHub(34, _DEV, True, "flux1-*.safetensors"),
-    "black-forest-labs/FLUX.1-schnell": _OnTheHub(34, "Apache-2.0", True, "flux1-*.safetensors"),
-    "black-forest-labs/FLUX.2-klein-base-4B": _OnTheHub(16, "Apache-2.0", False, "flux-2-*.safetensors"),
-    "black-forest-labs/FLUX.2-klein-base-9B": _OnTheHub(35, "FLUX Non-Commercial", True, "flux-2-*.safetensors"),
+    "black-forest-labs/FLUX.1-dev": _OnTheHub(34, 10, _DEV, True, "flux1-*.safetensors"),
+    "black-forest-labs/FLUX.1-Krea-dev": _OnTheHub(34, 10, _DEV, True, "flux1-*.safetensors"),
+    "black-forest-labs/FLUX.1-schnell": _OnTheHub(34, 10, "Apache-2.0", True, "flux1-*.safetensors"),
+    "black-forest-labs/FLUX.2-klein-base-4B": _OnTheHub(16, 8, "Apache-2.0", False, "flux-2-*.safetensors"),
+    "black-forest-labs/FLUX.2-klein-base-9B": _OnTheHub(35, 17, "FLUX Non-Commercial", True, "flux-2-*.safetensors"),
 }
 _WHOLE = 256 * 2**20  # bytes; larger files are hashed by samples
 _SAMPLES = 64
@@ -119,6 +120,8 @@ def family_of(folder: Path) -> Family:
 
 def _find_folder(path: str, key: str, without: tuple[str, ...]) -> Path:
     folder = Path(path).expanduser()
+    if folder.is_file():
+        raise BaseError(_way_out(str(folder.absolute()), key, "a file, but none that ends in .safetensors"))
     if not folder.is_dir():
         folder = _snapshot(path, key)
     _check_folder(folder, path, key, without)
@@ -172,10 +175,12 @@ def _way_out(path: str, key: str, what: str) -> str:
     if path.count("/") != 1 or path.startswith((".", "/", "~")):
         lines.append(f"Set {key} to a folder written by FluxPipeline.save_pretrained, or to a hub id.")
         return "\n".join(lines)
-    known = HUB.get(path)
+    known, parts = HUB.get(path), key == "base.parts"
     accept = f" accept its licence at https://huggingface.co/{path}, then" if known is None or known.gated else ""
-    skip = f" --exclude '{known.single_file}'" if known else ""
-    size = f" (about {known.gigabytes} GB; licence {known.licence})" if known else ""
+    unneeded = [known.single_file] if known else []
+    unneeded += ["transformer/*.safetensors"] if parts else []  # it is there as a file of its own
+    skip = "".join(f" --exclude '{pattern}'" for pattern in unneeded)
+    size = f" (about {known.without if parts else known.gigabytes} GB; licence {known.licence})" if known else ""
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     cache = os.environ.get("HF_HUB_CACHE")
     lines += [

@@ -90,6 +90,11 @@ class FluxBase:
         found_all = [self._texts[text] for text in texts]
         return Text(torch.cat([text.tokens for text in found_all]), torch.cat([text.pooled for text in found_all]))
 
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text for the encoder that reads most of it, its own marks counted in."""
+        tokenizer = getattr(self.pipeline, "tokenizer_2", None) or self.pipeline.tokenizer
+        return len(tokenizer(text, verbose=False).input_ids)
+
     def _encode_one(self, text: str) -> Text:
         tokens, pooled, _ = self.pipeline.encode_prompt(
             prompt=[text], prompt_2=[text], device=self.device, max_sequence_length=self.settings.max_text_tokens
@@ -141,13 +146,7 @@ class FluxBase:
         embed: nn.Module = self.transformer.time_text_embed
         guided = bool(self.transformer.config.guidance_embeds)
 
-        # The transformer rounds sigma to the weights' dtype, in bfloat16 to three digits. The hook hands the exact
-        # value to the embedding, which computes its frequencies in float32.
-        def exact(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (time, strength, inputs[-1]) if guided else (time, inputs[-1])
-
-        hook = embed.register_forward_pre_hook(exact)
-        try:
+        with unrounded(embed, *((time, strength) if guided else (time,))):
             velocity: Tensor = self.transformer(
                 hidden_states=noisy.to(self.dtype),
                 timestep=sigma,
@@ -158,8 +157,6 @@ class FluxBase:
                 img_ids=self._picture_places(size),
                 return_dict=False,
             )[0]
-        finally:
-            hook.remove()
         return velocity
 
     def mu(self, tokens: int, steps: int = 28) -> float:
@@ -202,3 +199,15 @@ class FluxBase:
         if size not in self._places:
             self._places[size] = picture_ids(*size).to(self.device)
         return self._places[size]
+
+
+@contextmanager
+def unrounded(embedding: nn.Module, *values: Tensor) -> Iterator[None]:
+    """Hand an embedding its first inputs as they are: the transformer rounds sigma and guidance to the weights' dtype,
+    in bfloat16 to three digits, and the embedding computes its frequencies in float32.
+    """
+    hook = embedding.register_forward_pre_hook(lambda module, inputs: (*values, *inputs[len(values) :]))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -6,11 +6,11 @@ base is guided by a second prediction without text.
 """
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from trainer.base import Family
 from trainer.flow import pack, unpack
-from trainer.flux import FluxBase, Text
+from trainer.flux import FluxBase, Text, unrounded
 
 
 class KleinBase(FluxBase):
@@ -64,13 +64,7 @@ class KleinBase(FluxBase):
         return blind + guidance * (asked - blind)
 
     def _seen(self, noisy: Tensor, sigma: Tensor, text: Text, size: tuple[int, int]) -> Tensor:
-        time = 1000 * sigma
-
-        def exact(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (time,)  # which the transformer has rounded to its dtype
-
-        hook = self.transformer.time_guidance_embed.time_proj.register_forward_pre_hook(exact)
-        try:
+        with unrounded(self.transformer.time_guidance_embed.time_proj, 1000 * sigma):
             velocity: Tensor = self.transformer(
                 hidden_states=noisy.to(self.dtype),
                 timestep=sigma,
@@ -80,8 +74,6 @@ class KleinBase(FluxBase):
                 img_ids=self._picture_places(size),
                 return_dict=False,
             )[0]
-        finally:
-            hook.remove()
         return velocity
 
     def mu(self, tokens: int, steps: int = 50) -> float:

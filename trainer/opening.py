@@ -1,26 +1,33 @@
 """Loading a base onto its device: whole folders, single files, and weights kept in fewer bits."""
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from trainer.attention import CpuAttention
-from trainer.base import BaseError, Family, base_ids, family_of
+from trainer.base import BaseError, Family, base_ids, family_of, single_file
 from trainer.flux import FluxBase
 from trainer.klein import KleinBase
 from trainer.settings import BaseSettings, Dtype, Quantize
+from trainer.streaming import stream_blocks
 
 _CLASSES: dict[Family, tuple[str, str, type[FluxBase]]] = {
     Family.flux: ("FluxPipeline", "FluxTransformer2DModel", FluxBase),
     Family.klein: ("Flux2KleinPipeline", "Flux2Transformer2DModel", KleinBase),
 }
+# Endings of the scales in files whose weights mean nothing without them: scaled fp8, bitsandbytes, GPTQ.
+_PACKED = ("scale_weight", "weight_scale", "scaled_fp8", ".comfy_quant", ".absmax", ".qweight", ".quant_map")
 
 
 def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
@@ -36,8 +43,8 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
     parts: dict[str, Any] = {}
     try:
         with _quiet():
-            if settings.quantize in (Quantize.nf4, Quantize.int8) or settings.path.endswith(".safetensors"):
-                parts["transformer"] = _transformer(folder, settings)
+            if settings.quantize in (Quantize.nf4, Quantize.int8) or single_file(settings) is not None:
+                parts["transformer"] = _transformer(folder, settings, device)
             dtypes = {"default": getattr(torch, settings.dtype), "vae": torch.float32}
             loader = getattr(diffusers, pipeline_name)
             pipeline = loader.from_pretrained(str(folder), dtype=dtypes, local_files_only=True, **parts)
@@ -59,45 +66,74 @@ def _place(pipeline: diffusers.DiffusionPipeline, settings: BaseSettings, device
         module: nn.Module | None = getattr(pipeline, name, None)
         if module is not None:
             module.requires_grad_(False).eval()
-            if name == "transformer" and settings.group_offload:
-                continue
-            if name == "transformer" or not settings.offload:
+            if (name == "transformer" and not settings.group_offload) or (
+                name != "transformer" and not settings.offload
+            ):
                 module.to(device)
     if settings.quantize == Quantize.fp8:
         transformer.enable_layerwise_casting(
             storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, settings.dtype)
         )
     if settings.group_offload:
-        transformer.enable_group_offload(
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=True,
-        )
+        streamed = (transformer.transformer_blocks, transformer.single_transformer_blocks)
+        for part in transformer.children():
+            if not any(part is stack for stack in streamed):
+                part.to(device)
+        stream_blocks(chain(*streamed), device)
 
 
-def _transformer(folder: Path, settings: BaseSettings) -> nn.Module:
+def _transformer(folder: Path, settings: BaseSettings, device: torch.device) -> nn.Module:
     """The transformer from its own file, or with its weights packed while they are read."""
     model = getattr(diffusers, _CLASSES[family_of(folder)][1])
-    dtype = getattr(torch, settings.dtype)
-    packed = {"quantization_config": _packing(settings)} if _packing(settings) is not None else {}
-    if not settings.path.endswith(".safetensors"):
-        return model.from_pretrained(str(folder), subfolder="transformer", dtype=dtype, local_files_only=True, **packed)
+    asked: dict[str, Any] = {"dtype": getattr(torch, settings.dtype), "local_files_only": True}
+    packing = _packing(settings)
+    if packing is not None:
+        asked["quantization_config"] = packing
+    file = single_file(settings)
+    if file is None:
+        return model.from_pretrained(str(folder), subfolder="transformer", **asked)
+    _check_file(file, folder)
+    if packing is not None:
+        asked["device"] = device  # packed there, which a CPU does slowly
     try:
-        return model.from_single_file(
-            str(Path(settings.path).expanduser()),
-            config=str(folder),
-            subfolder="transformer",
-            dtype=dtype,
-            local_files_only=True,
-            **packed,
-        )
+        return model.from_single_file(str(file), config=str(folder), subfolder="transformer", **asked)
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
         raise BaseError(
             f"`base.path`={settings.path} does not hold the weights of a {model.__name__} of the shape in"
             f" {folder / 'transformer'}: {str(error).splitlines()[0][:200]}"
         ) from error
+
+
+def _check_file(file: Path, folder: Path) -> None:
+    """Refuse a single file that would load as something else than it is, or not at all; its names tell.
+
+    Raises:
+        BaseError: saying what it is and which to take.
+    """
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = list(weights.keys())
+    except (SafetensorError, OSError) as error:
+        raise BaseError(f"`base.path`={file} is not a safetensors file, or not all of one: {error}") from error
+    if any(".lora_" in name for name in names):
+        raise BaseError(f"`base.path`={file} is a LoRA; base.path takes the transformer it is applied to")
+    if not any(re.search(r"(double|transformer)_blocks\.0\.", name) for name in names):
+        raise BaseError(f"`base.path`={file} does not hold the weights of a Flux transformer, but {names[0]}, …")
+    packed = next((name for name in names if name.endswith(_PACKED)), None)
+    if packed is not None:
+        raise BaseError(
+            f"`base.path`={file} holds weights packed for other tools ({packed}): take the file in bfloat16 or plain"
+            " fp8; base.quantize packs it here"
+        )
+    if family_of(folder) == Family.flux:
+        config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+        guided = any("guidance_in." in name or "guidance_embedder." in name for name in names)
+        if guided != bool(config.get("guidance_embeds")):
+            kinds = {True: "FLUX.1-dev's or Krea-dev's", False: "FLUX.1-schnell's"}
+            raise BaseError(
+                f"`base.path`={file} is {kinds[guided]} transformer, `base.parts` is {kinds[not guided]}: name the"
+                " parts of the same model"
+            )
 
 
 def _packing(settings: BaseSettings) -> Any:
@@ -134,6 +170,8 @@ def _check_device(device: torch.device, settings: BaseSettings) -> None:
         raise BaseError(
             f"`base.group_offload` streams blocks to a CUDA device, this base is on {device}: set it to false"
         )
+    if settings.group_offload and settings.quantize == Quantize.int8:
+        raise BaseError("`base.group_offload` cannot stream weights of torchao (base.quantize=int8): choose fp8 or nf4")
     if settings.quantize == Quantize.nf4 and device.type != "cuda":
         raise BaseError(
             f"`base.quantize=nf4` packs weights on a CUDA device, this base is on {device}: choose fp8 or none"

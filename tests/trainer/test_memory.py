@@ -12,9 +12,18 @@ from safetensors.torch import load_file, save_file
 
 from trainer.base import BaseError, load_base
 from trainer.budget import training_length
-from trainer.estimate import KNOWN_SHAPES, PRESETS, fitting_preset, memory, preset_settings, read_shape, training_flop
+from trainer.estimate import (
+    KNOWN_SHAPES,
+    PRESETS,
+    fitting_preset,
+    lora_weights,
+    memory,
+    preset_settings,
+    read_shape,
+    training_flop,
+)
 from trainer.examples import read_examples
-from trainer.extras import missing_extras
+from trainer.extras import missing_extras, unusable_together
 from trainer.flux import FluxBase
 from trainer.loop import train
 from trainer.lora import LoraLinear, target_layers
@@ -26,6 +35,7 @@ from trainer.settings import (
     BudgetSettings,
     CaptionSettings,
     Dtype,
+    Kind,
     LoraSettings,
     MixSettings,
     OptimizerName,
@@ -36,6 +46,7 @@ from trainer.settings import (
     Targets,
     TrainSettings,
 )
+from trainer.streaming import stream_blocks
 
 MEMORY = Path(__file__).parents[2] / "conf" / "memory"
 LIBRARIES = {Quantize.nf4: "bitsandbytes", Quantize.int8: "torchao"}
@@ -156,13 +167,75 @@ def test_a_single_file_is_loaded_with_the_parts_of_a_folder(
     assert loaded.id != base.id  # the file's content is part of it
     with pytest.raises(BaseError, match="no such file"):
         load_base(replace(tiny_settings, path=str(tmp_path / "none.safetensors"), parts=tiny_settings.path))
-    with pytest.raises(BaseError, match=r"`base.parts`=nobody/nothing: neither a folder"):
+    with pytest.raises(BaseError, match=r"`base.parts`=nobody/nothing: neither a folder(.|\n)*'transformer/\*"):
         load_base(replace(tiny_settings, path=str(file), parts="nobody/nothing"))
     with pytest.raises(ValueError, match=r"base\.parts"):
         BaseSettings(path=str(file))
     save_file({"other": torch.ones(2)}, file)
     with pytest.raises(BaseError, match="does not hold the weights"):
         load_base(replace(tiny_settings, path=str(file), parts=tiny_settings.path))
+
+
+def test_a_single_file_is_told_apart_by_its_names_before_it_is_read(
+    base: FluxBase, tiny_settings: BaseSettings, tmp_path: Path
+) -> None:
+    file = tmp_path / "flux.safetensors"
+    block = {"double_blocks.0.img_attn.qkv.weight": torch.ones(2)}
+    asked = replace(tiny_settings, path=str(file), parts=tiny_settings.path)
+    for names, said in (
+        ({"double_blocks.0.img_attn.qkv.scale_weight": torch.ones(1)}, "packed for other tools.*bfloat16"),
+        ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(1)}, "is a LoRA"),
+        ({}, "is FLUX.1-schnell's transformer, `base.parts` is FLUX.1-dev's"),
+    ):
+        save_file({**block, **names}, file)
+        with pytest.raises(BaseError, match=said):
+            load_base(asked)
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(BaseError, match="not a safetensors file, or not all of one"):
+        load_base(asked)
+    (tmp_path / "flux.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BaseError, match=r"flux\.gguf: a file, but none that ends in \.safetensors"):
+        load_base(replace(tiny_settings, path=str(tmp_path / "flux.gguf")))
+
+
+def test_streamed_blocks_lie_in_main_memory_and_train_as_resident_ones(
+    base: FluxBase, tiny_settings: BaseSettings, picture_folder: Path, tmp_path: Path
+) -> None:
+    """Here both are main memory: what can be seen is that copies compute and that the blocks get their own back."""
+    settings = replace(SETTINGS, gradient_checkpointing=True, lora=LoraSettings(rank=2, targets=Targets.all_linear))
+    resident = _train(base, picture_folder, tmp_path / "resident", settings)
+    streamed = load_base(tiny_settings)
+    blocks = [*streamed.transformer.transformer_blocks, *streamed.transformer.single_transformer_blocks]
+    stream_blocks(blocks, torch.device("cpu"))
+    at_rest = [weight.data_ptr() for block in blocks for weight in block.parameters()]
+    for block in blocks:
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(next(module.parameters()).data_ptr()))
+    seen: list[int] = []
+    found = _train(streamed, picture_folder, tmp_path / "streamed", settings)
+    assert all(torch.equal(found[name], resident[name]) for name in resident)
+    assert len(seen) == 2 * len(blocks) * 3  # forward and recomputed, three steps
+    assert at_rest == [weight.data_ptr() for block in blocks for weight in block.parameters()]
+
+
+@pytest.mark.filterwarnings("ignore")  # of peft's own
+def test_a_lokr_trains_on_weights_of_8_bits_and_a_dora_says_what_it_needs(
+    tiny_settings: BaseSettings, picture_folder: Path, tmp_path: Path
+) -> None:
+    asked = replace(tiny_settings, dtype=Dtype.bfloat16, quantize=Quantize.fp8)
+    settings = replace(SETTINGS, lora=LoraSettings(rank=2, kind=Kind.lokr), gradient_checkpointing=True)
+    assert not unusable_together(asked, settings)
+    weights = _train(load_base(asked), picture_folder, tmp_path / "run", settings)
+    assert all(weight.isfinite().all() for weight in weights.values())
+    assert any(weight.any() for name, weight in weights.items() if "lokr_w1" in name)
+    (fault,) = unusable_together(asked, replace(settings, lora=LoraSettings(kind=Kind.dora)))
+    assert "train.lora.kind=dora" in fault and "base.quantize=nf4" in fault
+
+
+def test_streaming_asks_for_recomputed_blocks(tiny_settings: BaseSettings) -> None:
+    streamed = replace(tiny_settings, group_offload=True)
+    for settings in (TrainSettings(), TrainSettings(gradient_checkpointing=True, checkpointed_share=0.5)):
+        assert "train.checkpointed_share=1" in unusable_together(streamed, settings)[0]
+    assert not unusable_together(streamed, TrainSettings(gradient_checkpointing=True))
 
 
 def test_what_needs_a_gpu_or_a_library_says_so(tiny_settings: BaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,8 +279,11 @@ def test_the_shape_is_read_from_the_folder(base: FluxBase, tiny_settings: BaseSe
     count = sum(weight.numel() for weight in base.transformer.parameters())
     assert shape.weights == pytest.approx(count, rel=0.35)  # the embeddings are large beside one block
     for targets in Targets:
-        layers = [base.transformer.get_submodule(name) for name in target_layers(base.transformer, targets)]
-        assert shape.lora_per_rank[targets] == sum(layer.in_features + layer.out_features for layer in layers)
+        lora = LoraSettings(rank=1, targets=targets)
+        layers = [base.transformer.get_submodule(name) for name in target_layers(base.transformer, lora)]
+        assert lora_weights(shape, TrainSettings(lora)) == sum(
+            layer.in_features + layer.out_features for layer in layers
+        )
 
 
 @pytest.mark.parametrize(("preset", "card"), [("12gb", 12), ("16gb", 16), ("24gb", 24), ("80gb", 80)])
@@ -229,8 +305,9 @@ def test_the_known_shape_of_flux_is_that_of_its_class() -> None:
         flux = FluxTransformer2DModel(guidance_embeds=True)  # the defaults are FLUX.1-dev's sizes
     assert DEV.weights == pytest.approx(sum(weight.numel() for weight in flux.parameters()), rel=0.01)
     for targets in Targets:
-        layers = [flux.get_submodule(name) for name in target_layers(flux, targets)]
-        assert DEV.lora_per_rank[targets] == sum(layer.in_features + layer.out_features for layer in layers)
+        lora = LoraSettings(rank=1, targets=targets)
+        layers = [flux.get_submodule(name) for name in target_layers(flux, lora)]
+        assert lora_weights(DEV, TrainSettings(lora)) == sum(each.in_features + each.out_features for each in layers)
 
 
 def test_the_advice_is_the_preset_that_saves_just_enough() -> None:
