@@ -18,14 +18,15 @@ from sweep.examples import answers_folder, sheet_file, sheet_rows
 from sweep.progress import StepProgress, shown
 from sweep.schema import Config
 from trainer.answers import CaptionerDown
-from trainer.base import BaseError, find_base
+from trainer.base import BaseError, Family, family_of, find_base
 from trainer.caption_diff import Span, differences, style_words, subject_kept
 from trainer.captioner_settings import CaptionerKind
 from trainer.captioning import asks_model, fault_list, make_captions
-from trainer.captions import BY_MODEL, made_texts, shortened, variant, with_trigger
+from trainer.captions import BY_MODEL, made_texts, shortened, variant, with_trigger, words_and_commas
 from trainer.examples import DatasetError, Example, list_faults, read_examples
 from trainer.settings import CaptionSettings, Strategy
 from trainer.sheet import Row, merged, picture_name, read_sheet, unknown_pictures, write_sheet
+from trainer.tokens import tokenizer_counter
 
 PAGE = ".html"
 TEMPLATE = Path(__file__).with_name("captions.html.j2")
@@ -39,6 +40,7 @@ class Encoder:
     """A text encoder's tokenizer."""
 
     name: str
+    column: str  # of the sheet
     limit: int  # tokens; what is beyond is cut off
     count: Callable[[str], int]
 
@@ -156,7 +158,8 @@ class Sheet:
     def trained(self, row: Row) -> str:
         """The text as it is trained with: at its length, with the trigger."""
         settings = settings_of(self.config, Strategy(row.strategy.split(" ")[0]))
-        return with_trigger(shortened(row.text, settings.length, settings.max_tokens), settings)
+        count = self.encoders[-1].count if self.encoders else words_and_commas
+        return with_trigger(shortened(row.text, settings.length, settings.max_tokens, count), settings)
 
     def original(self, row: Row) -> str:
         """The sidecar's text of the row's picture; empty if there is none."""
@@ -164,7 +167,7 @@ class Sheet:
 
     def counted(self, row: Row) -> Row:
         """The row with its token counts and what was stripped."""
-        counts = {f"{encoder.name}_tokens": str(encoder.count(self.trained(row))) for encoder in self.encoders}
+        counts = {encoder.column: str(encoder.count(self.trained(row))) for encoder in self.encoders}
         compared = self.original(row) and row.strategy not in (Strategy.none, Strategy.trigger, Strategy.tags)
         gone = [span for span in differences(self.original(row), row.text) if span.kind == "gone"] if compared else []
         said = "; ".join(f"{span.text} ({span.why or 'hangs on it, or not the subject'})" for span in gone)
@@ -242,27 +245,13 @@ def _encoders(config: Config) -> list[Encoder]:
         folder = find_base(config.base)
     except BaseError:
         return []
-    limits = {"clip": ("tokenizer", CLIP_TOKENS), "t5": ("tokenizer_2", config.base.max_text_tokens)}
+    longest = config.base.max_text_tokens
+    if family_of(folder) == Family.klein:
+        return [Encoder("qwen3", "t5_tokens", longest, tokenizer_counter(folder / "tokenizer"))]
     return [
-        Encoder(name, most, _counter(folder / part))
-        for name, (part, most) in limits.items()
-        if (folder / part).is_dir()
+        Encoder("clip", "clip_tokens", CLIP_TOKENS, tokenizer_counter(folder / "tokenizer")),
+        Encoder("t5", "t5_tokens", longest, tokenizer_counter(folder / "tokenizer_2")),
     ]
-
-
-def _counter(folder: Path) -> Callable[[str], int]:
-    """Counts a text's tokens, the encoder's own marks counted in; nothing is cut or filled up."""
-    if (folder / "tokenizer.json").is_file():
-        from tokenizers import Tokenizer
-
-        fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        fast.no_padding()
-        fast.no_truncation()
-        return lambda text: len(fast.encode(text).ids)
-    from transformers import AutoTokenizer  # three seconds, for the older layouts only
-
-    slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    return lambda text: len(slow(text)["input_ids"])
 
 
 def _thumbnail(path: Path) -> str:

@@ -23,6 +23,7 @@ from sweep.schema import Config
 from trainer.base import BaseError, find_base, step_px
 from trainer.captions import caption
 from trainer.examples import DatasetError, read_examples
+from trainer.tokens import counter_of
 
 FOLDER = "export"
 PICTURES = "pictures"  # in the folder above, with the captions
@@ -170,7 +171,8 @@ def _write_pictures(stored: Mapping[str, Any], out: Path) -> None:
     config.captions.dropout = 0.0  # left to the tool
     data = config.data
     examples = with_captions(config, read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed))
-    texts = [caption(example, config.captions, epoch=0, seed=config.train.seed) for example in examples]
+    count = counter_of(config.base)
+    texts = [caption(each, config.captions, epoch=0, seed=config.train.seed, count=count) for each in examples]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for example, text in zip(examples, texts, strict=True):

@@ -80,7 +80,7 @@ def _lengths(config: Config, examples: Sequence[Example]) -> dict[str, int]:
         count = token_counter(find_base(config.base))
     except BaseError:
         return {}  # a plan can be made before the weights are here
-    return caption_lengths(examples, config.captions, count) if count else {}
+    return caption_lengths(examples, config.captions, count)
 
 
 def _captions(tree: Tree, config: Config, examples: Sequence[Example]) -> dict[str, int]:

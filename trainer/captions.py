@@ -6,6 +6,7 @@ settings and (seed, epoch, visit) alone.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from random import Random
@@ -18,10 +19,25 @@ from trainer.style_words import GLUE
 
 WITH_STRIP = (Strategy.tags, Strategy.tags_vlm, Strategy.edited, Strategy.subject_only)
 _PLACING = frozenset({"at", "to", "near", "under", "over", "behind", "beside", "between", "next", "into", "across"})
+_PIECE = re.compile(r"\s*(?:[^\s,]+|,)")
+Count = Callable[[str], int]
 BY_MODEL = (Strategy.vlm, Strategy.tags_vlm)  # nothing but a model can make these
 
 
-def caption(example: Example, settings: CaptionSettings, *, epoch: int, seed: int, visit: int = 0) -> str:
+def words_and_commas(text: str) -> int:
+    """What a text is counted in where no base is at hand."""
+    return len(_PIECE.findall(text))
+
+
+def caption(
+    example: Example,
+    settings: CaptionSettings,
+    *,
+    epoch: int,
+    seed: int,
+    visit: int = 0,
+    count: Count = words_and_commas,
+) -> str:
     """The text an example is trained with at one of its visits.
 
     Random choices come from (seed, epoch, name of the picture): the order of shuffled parts; and from the visit as
@@ -29,20 +45,23 @@ def caption(example: Example, settings: CaptionSettings, *, epoch: int, seed: in
 
     Args:
         visit: tells the showings of an example in an epoch apart.
+        count: tokens of a text, as the base's tokenizer has them.
 
     Raises:
         DatasetError: what the strategy reads is missing or empty.
     """
     rng = Random(derive_seed("caption", seed, epoch, example.path.name, *([visit] if visit else [])))
     dropped = rng.random() < settings.dropout
-    made = texts(example, settings)
+    made = texts(example, settings, count)
     text = made[0] if len(made) == 1 else rng.choice(made)
     return "" if dropped else _finished(example, text, settings, epoch, seed)
 
 
-def possible_captions(example: Example, settings: CaptionSettings, *, epoch: int, seed: int) -> list[str]:
+def possible_captions(
+    example: Example, settings: CaptionSettings, *, epoch: int, seed: int, count: Count = words_and_commas
+) -> list[str]:
     """Every text that the visits of an epoch can show, so that all can be encoded beforehand."""
-    made = [_finished(example, text, settings, epoch, seed) for text in texts(example, settings)]
+    made = [_finished(example, text, settings, epoch, seed) for text in texts(example, settings, count)]
     return list(dict.fromkeys([*made, *([""] if settings.dropout else [])]))
 
 
@@ -53,13 +72,13 @@ def _finished(example: Example, text: str, settings: CaptionSettings, epoch: int
     return with_trigger(text, settings)
 
 
-def texts(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
+def texts(example: Example, settings: CaptionSettings, count: Count = words_and_commas) -> tuple[str, ...]:
     """All texts a strategy has for a picture, at the length asked for, before trigger, dropout and shuffling.
 
     Raises:
         DatasetError: what the strategy reads is missing or empty.
     """
-    return tuple(shortened(text, settings.length, settings.max_tokens) for text in made_texts(example, settings))
+    return tuple(shortened(text, settings.length, settings.max_tokens, count) for text in made_texts(example, settings))
 
 
 def made_texts(example: Example, settings: CaptionSettings) -> tuple[str, ...]:
@@ -85,11 +104,15 @@ def with_trigger(text: str, settings: CaptionSettings) -> str:
     return ", ".join(filter(None, parts))
 
 
-def shortened(text: str, length: Length, max_tokens: int | None) -> str:
-    """The beginning of a text: half its words or at most so many words and commas, without a hanging end."""
-    tokens = re.findall(r"\s*(?:[^\s,]+|,)", text)
+def shortened(text: str, length: Length, max_tokens: int | None, count: Count = words_and_commas) -> str:
+    """The beginning of a text: half its words or at most so many tokens, without a hanging end."""
+    tokens = _PIECE.findall(text)
     most = len(tokens) if length == Length.as_is else (len(tokens) + 1) // 2
-    most = min(most, max_tokens or most)
+    if max_tokens is not None:
+        marks = count("")  # the encoder's own
+        most = bisect_right(
+            range(1, most + 1), max_tokens, key=lambda end: count("".join(tokens[:end]).strip()) - marks
+        )
     if most >= len(tokens):
         return text
     ends = [number for number, token in enumerate(tokens, start=1) if not _hangs(token.strip().lower())]

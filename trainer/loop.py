@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -164,6 +165,7 @@ class _Trainee:
         self.latents = encode_examples(base, job.examples, job.plan, job.cache)
         self.masks = encode_masks(base, job.examples, job.plan)
         self.texts = Texts(base, job.cache)
+        self.count_tokens = lru_cache(maxsize=4096)(base.count_tokens)
         self.texts.prepare(_captions_ahead(job))
         self.validate: Callable[[], float] | None = None
         if settings.validation:
@@ -304,7 +306,7 @@ class _Trainee:
 
     def _caption(self, index: int, visit: int, epoch: int) -> str:
         example, seed = self.job.examples[index], self.job.settings.seed
-        return caption(example, self.job.captions, epoch=epoch, seed=seed, visit=visit)
+        return caption(example, self.job.captions, epoch=epoch, seed=seed, visit=visit, count=self.count_tokens)
 
 
 def _captions_ahead(job: _Job) -> list[str]:
@@ -315,7 +317,9 @@ def _captions_ahead(job: _Job) -> list[str]:
         text
         for epoch in range(min(epochs, _EPOCHS_AHEAD) if job.captions.shuffle_tags else 1)
         for example in job.examples
-        for text in possible_captions(example, job.captions, epoch=epoch, seed=job.settings.seed)
+        for text in possible_captions(
+            example, job.captions, epoch=epoch, seed=job.settings.seed, count=job.base.count_tokens
+        )
     )
     return list(texts)[:_TEXTS_AHEAD]
 

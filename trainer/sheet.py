@@ -30,7 +30,7 @@ class Row:
     made: str = ""  # what the strategy made; leave it, a difference tells your words from the machine's
     by: str = ""  # "rules", "sidecar" or the model
     clip_tokens: str = ""
-    t5_tokens: str = ""
+    t5_tokens: str = ""  # of the encoder that reads most of it, if that is not T5
     stripped: str = ""  # words that went, each with its class
     note: str = ""
 

@@ -1,40 +1,53 @@
-"""How long captions are for the text encoder, counted with the base's own tokenizer and without torch."""
+"""How long captions are for the text encoder, counted with the base's own tokenizer, mostly without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.captions import caption
+from trainer.base import BaseError, find_base
+from trainer.captions import Count, caption, words_and_commas
 from trainer.examples import DatasetError, Example
-from trainer.settings import CaptionSettings
+from trainer.settings import BaseSettings, CaptionSettings
 
 
-def token_counter(folder: Path) -> Callable[[str], int] | None:
-    """A function that counts the tokens of a text, its end counted in; None where the base has no tokenizer.json."""
-    from tokenizers import Tokenizer
-
-    files = [folder / name / "tokenizer.json" for name in ("tokenizer_2", "tokenizer")]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        return None
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return lambda text: len(tokenizer.encode(text).ids)
+def token_counter(folder: Path) -> Count:
+    """A function that counts a text's tokens for the encoder that reads most of it, of a base's folder."""
+    return tokenizer_counter(next(folder / name for name in ("tokenizer_2", "tokenizer") if (folder / name).is_dir()))
 
 
-def caption_lengths(
-    examples: Sequence[Example], settings: CaptionSettings, count: Callable[[str], int]
-) -> dict[str, int]:
+def counter_of(base: BaseSettings) -> Count:
+    """The same for a base that need not be on this machine; without it, words and commas are counted."""
+    try:
+        return token_counter(find_base(base))
+    except BaseError:
+        return words_and_commas
+
+
+def tokenizer_counter(folder: Path) -> Count:
+    """Counts a text's tokens, the encoder's own marks counted in; nothing is cut or filled up."""
+    if (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        fast.no_padding()
+        fast.no_truncation()
+        return lambda text: len(fast.encode(text).ids)
+    from transformers import AutoTokenizer  # three seconds, for the older layouts only
+
+    slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return lambda text: len(slow(text, verbose=False)["input_ids"])
+
+
+def caption_lengths(examples: Sequence[Example], settings: CaptionSettings, count: Count) -> dict[str, int]:
     """Tokens of the longest caption of each example, by file name; those without a caption are left out."""
     calm = replace(settings, dropout=0.0)
     lengths = {}
     for example in examples:
         lines = [replace(example, captions=(line,)) for line in example.captions] or [example]
         try:
-            lengths[example.path.name] = max(count(caption(each, calm, epoch=0, seed=0)) for each in lines)
+            lengths[example.path.name] = max(count(caption(each, calm, epoch=0, seed=0, count=count)) for each in lines)
         except DatasetError:
             continue  # told elsewhere
     return lengths

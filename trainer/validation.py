@@ -44,7 +44,7 @@ def validation_loss(
     plan = make_plan(examples, shown, scale=base.scale, step=base.step_px, seed=0)
     latents = encode_examples(base, examples, plan, cache)
     texts = Texts(base, cache)
-    words = [_words(example, captions) for example in examples]
+    words = [_words(base, example, captions) for example in examples]
 
     @torch.no_grad()
     def read() -> float:
@@ -64,8 +64,8 @@ def validation_loss(
     return read
 
 
-def _words(example: Example, captions: CaptionSettings) -> str:
+def _words(base: FluxBase, example: Example, captions: CaptionSettings) -> str:
     try:
-        return caption(example, captions, epoch=0, seed=0)
+        return caption(example, captions, epoch=0, seed=0, count=base.count_tokens)
     except DatasetError:
         return ""

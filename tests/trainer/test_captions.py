@@ -11,6 +11,7 @@ from trainer.encoding import Texts
 from trainer.examples import DatasetError, Example
 from trainer.flux import FluxBase
 from trainer.settings import CaptionSettings, Length, Strategy, Strip, TriggerPlace
+from trainer.tokens import token_counter
 
 HEART = Example(
     Path("heart.png"), 80, 80, ("an engraving of a heart at the left, fine lines",), ("heart", "engraving", "left side")
@@ -102,6 +103,22 @@ def test_a_shortened_caption_is_a_beginning_without_a_hanging_end(
     text: str, length: Length, most: int | None, expected: str | None
 ) -> None:
     assert shortened(text, length, most) == (text if expected is None else expected)
+
+
+@pytest.mark.parametrize("most", [1, 3, 5, 8, 20, 60])
+def test_at_most_so_many_tokens_are_those_of_the_bases_tokenizer(most: int, base: FluxBase) -> None:
+    """The tiny tokenizer knows some words and spells the others, so words and tokens differ."""
+    said = Example(Path("a.png"), 80, 80, ("a red heart, an okapi of the house, large drawing of a blue hand",), ())
+    whole, marks = said.captions[0], base.count_tokens("")
+    assert base.count_tokens(whole) - marks > len(whole.split())
+    settings = CaptionSettings(Strategy.original, max_tokens=most, trigger="antmy")
+    cut = caption(said, settings, epoch=0, seed=0, count=base.count_tokens).removeprefix("antmy, ")
+    assert whole.startswith(cut) and possible_captions(said, settings, epoch=0, seed=0, count=base.count_tokens) == [
+        f"antmy, {cut}"
+    ]
+    assert base.count_tokens(cut) - marks <= max(most, base.count_tokens("a red") - marks)
+    assert base.count_tokens(cut) == token_counter(Path(base.settings.path))(cut)
+    assert (cut == whole) == (most == 60)
 
 
 @pytest.mark.parametrize("classes", [[], [Strip.style], [Strip.medium], [Strip.technique, Strip.emotion]])
