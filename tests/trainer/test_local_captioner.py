@@ -1,79 +1,38 @@
-"""A captioning model of transformers: a tiny random LLaVA (JoyCaption's class), loaded from a folder."""
+"""Captioning models of transformers: tiny random ones of the classes people use, loaded from their folders."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
 
+from tests.trainer.tiny_captioners import make_florence, make_llava, make_qwen
 from trainer.answers import CaptionerDown
 from trainer.captioner_settings import CaptionerKind, CaptionerSettings
 from trainer.local_captioner import LocalCaptioner
 
-WORDS = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "user", ":", *(f"word{n}" for n in range(25))]
-CHAT = (
-    "{% for message in messages %}{{ message.role }} : {% for part in message.content %}"
-    "{% if part.type == 'image' %}<image> {% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
-)
+TASK = {"task": "<MORE_DETAILED_CAPTION>", "rewrites": False}
+MAKERS: dict[str, Callable[[Path], Path]] = {"llava": make_llava, "qwen": make_qwen, "florence": make_florence}
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 px pictures in patches of 8, two layers of width 16."""
-    import torch
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that returns the folder of a model, made once."""
+    made: dict[str, Path] = {}
 
-    folder = tmp_path_factory.mktemp("llava")
-    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    pixels = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    LlavaProcessor(
-        image_processor=pixels,
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT,
-        image_token="<image>",
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=16,
-            patch_size=8,
-        ).to_dict(),
-        text_config=LlamaConfig(
-            vocab_size=len(WORDS), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
-        ).to_dict(),
-        image_token_index=WORDS.index("<image>"),
-    )
-    model = LlavaForConditionalGeneration(config)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 0
-    model.generation_config.suppress_tokens = list(range(5))  # a random model would say little but marks
-    model.save_pretrained(folder)
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = MAKERS[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
     return folder
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
-    return tmp_path / "red.png"
+def pictures(tmp_path: Path) -> list[Path]:
+    for colour, size in (("red", (40, 30)), ("blue", (30, 44))):
+        Image.effect_noise(size, 60).convert("RGB").save(tmp_path / f"{colour}.png")
+    return [tmp_path / "red.png", tmp_path / "blue.png"]
 
 
 def captioner(folder: Path, **changes: object) -> LocalCaptioner:
@@ -81,27 +40,33 @@ def captioner(folder: Path, **changes: object) -> LocalCaptioner:
     return LocalCaptioner(CaptionerSettings(CaptionerKind.local, str(folder), **asked))  # type: ignore[arg-type]
 
 
-def test_a_local_model_answers_with_new_words_only_and_always_the_same(llava: Path, picture: Path) -> None:
-    model = captioner(llava)
-    answer = model.ask("word1 word2", picture, attempt=0)
+@pytest.mark.parametrize("name", ["llava", "qwen"])
+def test_a_model_with_chat_answers_with_new_words_only_and_always_the_same(
+    name: str, models: Callable[[str], Path], pictures: list[Path]
+) -> None:
+    model = captioner(models(name))
+    answer = model.ask("word1 word2", pictures[0], attempt=0)
     assert 0 < len(answer.split()) <= 6
     assert "user" not in answer.split()[:1]
-    assert model.ask("word1 word2", picture, attempt=0) == answer
-    assert captioner(llava).ask("word1 word2", picture, attempt=0) == answer
-    assert model.name == f"model {llava} on this machine"
+    assert model.ask("word1 word2", pictures[0], attempt=0) == answer
+    assert captioner(models(name)).ask("word1 word2", pictures[0], attempt=0) == answer
+    assert model.ask("word3 word4", None, attempt=0)  # rewriting shows no picture
+    assert model.ask("word1 word2", pictures[1], attempt=0)  # another shape
+    assert model.name == f"model {models(name)} on this machine"
 
 
-def test_a_local_model_rewrites_without_a_picture(llava: Path) -> None:
-    assert captioner(llava).ask("word3 word4", None, attempt=0)
+def test_a_model_without_chat_is_told_its_task_instead_of_the_prompt(
+    models: Callable[[str], Path], pictures: list[Path]
+) -> None:
+    model = captioner(models("florence"), **TASK)
+    answer = model.ask("word1", pictures[0], attempt=0)
+    assert answer == model.ask("word2 word3", pictures[0], attempt=0) != ""
+    assert "<" not in answer
+    with pytest.raises(CaptionerDown, match=r"no chat template.*captioner\.task.*captioner\.rewrites=false"):
+        captioner(models("florence")).ask("word1", pictures[0], attempt=0)
 
 
-def test_a_model_without_chat_is_told_its_task_instead_of_the_prompt(llava: Path, picture: Path) -> None:
-    model = captioner(llava, task="<image> word5", rewrites=False)
-    answer = model.ask("word1", picture, attempt=0)
-    assert answer == model.ask("word2 word3", picture, attempt=0) != ""
-
-
-def test_a_local_model_that_is_not_there_or_cannot_be_loaded_is_named(llava: Path, tmp_path: Path) -> None:
+def test_a_local_model_that_is_not_there_or_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(CaptionerDown, match="hf download someone/florence"):
         captioner(Path("someone/florence"))
     (tmp_path / "empty").mkdir()
