@@ -15,3 +15,7 @@ class StudyBusy(InputError):
 
 class ImpossibleTrial(ValueError):
     """A combination that a search came to breaks a rule; that trial fails, the others do not."""
+
+
+class Stopped(Exception):
+    """A trial ended at a rung, for the reason given; its job returns this in the place of values."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from sweep.schema import Config
 from sweep.study import rectangle
+from trainer.settings import MixSettings
 
 FILE = "outcome.json"
 SHEET = "contact_sheet.png"
@@ -111,6 +112,11 @@ def read_outcome(folder: Path) -> Outcome | None:
 def choose(candidates: Sequence[Candidate]) -> int:
     """The feasible candidate with the largest rectangle style × composition; without one, the largest of all."""
     return max(range(len(candidates)), key=lambda i: (candidates[i].feasible, rectangle(candidates[i].values), -i))
+
+
+def mix_text(mix: MixSettings) -> str:
+    """The sides in use and their repeats, such as 512x3+768x2."""
+    return "+".join(f"{side}x{repeats}" for side, repeats in sorted(mix.repeats.items()) if repeats)
 
 
 def plain_config(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ process was killed between two of these is run again.
 
 import json
 import mimetypes
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -15,7 +16,8 @@ import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 
 from sweep.examples import SHEET
-from sweep.outcome import Outcome
+from sweep.outcome import Outcome, mix_text
+from sweep.rungs import Rung, reach, rungs_of
 from sweep.schema import Config
 from sweep.study import live_trial, load_study, study_folder
 
@@ -59,6 +61,21 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
         if (folder / file).is_file():
             name, meta = _stored(place, folder / file, f"{position}", f"{study.study_name}/{outcome.number}/{file}")
             study._storage.set_trial_system_attr(trial._trial_id, f"artifacts:{name}", meta)
+
+
+def at_rung(config: Config, number: int, part: int, score: Callable[[], Rung | None]) -> None:
+    """Notes a rung on the trial, scored unless an earlier run has done so, and what the trial is, as it may end here.
+
+    Raises:
+        Stopped: if it should.
+    """
+    study = load_study(study_folder(config.study))
+    rung = rungs_of(study.get_trials(deepcopy=False)[number]).get(part) or score()
+    if rung is not None:
+        trial = live_trial(study, number)
+        trial.set_user_attr("captions", config.captions.strategy.value)
+        trial.set_user_attr("mix", mix_text(config.mix))
+        reach(study, number, rung, config.search.stopping)
 
 
 def attach_caption_sheet(study: optuna.Study, place: Path) -> None:

@@ -29,17 +29,37 @@ class Checkpoints(StrEnum):
     all = "all"  # every one: costs samples, finds a training that went on too long
 
 
+class Stopping(StrEnum):
+    """Whether a trial may end at a rung, at 1/9 or 1/3 of its budget; see `sweep.rungs`."""
+
+    never = "never"  # and no rung is scored
+    auto = "auto"  # once the study's own trials show that rungs foretell the end
+    always = "always"  # from the first trials on
+
+
+class Keep(StrEnum):
+    """Whose LoRAs stay on the disk beside those of the front and the finalists; see `sweep.disk`."""
+
+    all = "all"  # every checkpoint of every trial
+    chosen = "chosen"  # of each trial the LoRA that it stands for
+    front = "front"  # no others
+
+
 @dataclass
 class StudySettings:
     name: str = "study"  # folder under `folder`, and the study's name in Optuna
     folder: str = "multirun"  # where studies live
     storage: str = ""  # postgresql://user@host/database or mysql://…, for many processes; empty: SQLite in the folder
+    slots: int = 1  # trials in flight at once, each in a process of its own with a graphics card of its own
     heartbeat_seconds: int = 15  # s between the signs of life of a trial; one silent for four is taken over
+    keep: Keep = Keep.chosen  # LoRAs of trials that are neither on the front nor finalists
     min_free_gb: float = 0.5  # GB that must be free on the study's disk before anything starts
 
     def __post_init__(self) -> None:
         if not self.name.strip() or self.name in (".", "..") or PARTS & set(self.name):
             raise ValueError(f"`study.name` must be the name of one folder, got {self.name!r}")
+        if self.slots < 1:
+            raise ValueError(f"`study.slots` must be at least 1, got {self.slots}")
         if self.heartbeat_seconds < 1:
             raise ValueError(f"`study.heartbeat_seconds` must be at least 1, got {self.heartbeat_seconds}")
         if self.min_free_gb < 0:
@@ -70,6 +90,7 @@ class SearchSettings:
     trial_seconds: float | None = None  # s a trial may take before it is given up; null: as long as it needs
     study_seconds: float | None = None  # s after which this run of the study begins no further trial; null: no end
     patience: int | None = None  # finished trials without a larger front after which the study ends; null: none
+    stopping: Stopping = Stopping.auto  # whether trials end early, at a rung
     seed: int = 0  # same seed, same suggestions; each trial draws from (seed, its number)
     finalists: FinalistSettings = field(default_factory=FinalistSettings)  # who is trained again by sweep.finalists
     enqueue: list[str] = field(default_factory=list)  # experiments run first, where they fit the space

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,20 +18,32 @@ from typing import TYPE_CHECKING
 from sweep.contact_sheet import contact_sheet, save_once, save_pictures
 from sweep.contents import content_id, judge_files, sheet_content
 from sweep.examples import captions_line, with_captions
-from sweep.outcome import BASE_IMAGES, SHEET, Candidate, Outcome, choose, plain_config, read_outcome, seeds, versions
+from sweep.outcome import (
+    BASE_IMAGES,
+    SHEET,
+    Candidate,
+    Outcome,
+    choose,
+    mix_text,
+    plain_config,
+    read_outcome,
+    seeds,
+    versions,
+)
 from sweep.plan_tree import plan_warnings
 from sweep.progress import StepProgress
-from sweep.record import record
+from sweep.record import at_rung, record
+from sweep.rungs import Rung, few_of, rung_steps
 from sweep.schema import Config
-from sweep.settings import Checkpoints
+from sweep.settings import Checkpoints, Stopping
 from sweep.study import study_folder
-from sweep.tracking import track
+from sweep.tracking import Tracked, tracked
 from sweep.warm import is_cold, warm_base, warm_judge
-from trainer.budget import training_length
+from trainer.budget import checkpoint_steps, training_length
 from trainer.examples import ALPHA, Example, read_examples
 from trainer.plan import Plan, make_plan
 from trainer.rewriting import subject_noun
-from trainer.settings import MixSettings
+from trainer.settings import Group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +93,8 @@ class Run:
     training: Path
     clock: Clock
     steps: StepProgress
+    watched: Tracked
+    number: int | None = None
     losses: list[float] = field(default_factory=list)
 
 
@@ -95,7 +110,8 @@ def run_trial(
 
     Raises:
         DatasetError, BaseError, ScoreError: for input that cannot be used.
-        TrainingFailed: if the loss is no longer a number.
+        TrainingError: if the loss is no longer a number, or memory or disk are full.
+        Stopped: if the trial ends at a rung.
     """
     folder = folder or study_folder(config.study) / "single"
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,11 +128,12 @@ def run_trial(
         if asked:
             listed = "; ".join(f"{text} ({', '.join(nouns)})" for text, nouns in asked.items())
             steps.say(f"warning: unrelated prompts that ask for training subjects show no leak of them: {listed}")
-        run = Run(config, bench, folder, folder / "training" / identity[:8], clock, steps)
-        outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
-        outcome.write(folder)
+        with tracked(config, folder, number, identity, steps.say) as watched:
+            run = Run(config, bench, folder, folder / "training" / identity[:8], clock, steps, watched, number)
+            outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
+            outcome.write(folder)
+            watched.outcome(outcome, folder)
         _drop_states(run.training)
-        track(outcome, config, folder, steps.say)
     else:
         steps("already scored", 1, 1, "its outcome.json is read")
     record(outcome, config, folder)
@@ -227,12 +244,14 @@ def _made_plan(run: Run) -> Plan:
 
 
 def _trained(run: Run) -> "Iterator[Checkpoint]":
-    """The training's checkpoints, with losses and times noted."""
+    """The training's checkpoints, with losses and times noted, and the rungs between them seen to."""
     from trainer.loop import train
 
-    config = run.config
-    length = training_length(_made_plan(run), config.train.budget)
+    config, plan = run.config, _made_plan(run)
+    length = training_length(plan, config.train.budget)
     budget = length[1] if length else 0
+    rungs = _rungs(run, plan)
+    regular = {*checkpoint_steps(plan, config.train.budget, config.train.checkpoints)} if rungs else set()
     run.steps("train", 0, budget, "pictures seen")
     training = train(
         base=run.bench.base,
@@ -243,6 +262,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         folder=run.training,
         cache=run.bench.cache,
         held_out=read_examples(config.data.references) if config.train.validation else (),
+        also_at=sorted(rungs),
     )
     while True:
         began = time.perf_counter()
@@ -254,9 +274,47 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         run.clock.seconds["train"] += trained
         run.clock.seconds["encode"] += took - trained
         run.losses.extend(checkpoint.losses)
+        run.watched.losses(checkpoint.losses, checkpoint.validation)
         seen = min(checkpoint.images_seen, budget) if budget else checkpoint.images_seen
         run.steps("train", seen, budget or seen, f"pictures seen, step {checkpoint.step}, loss {checkpoint.loss:.4f}")
-        yield checkpoint
+        if (part := rungs.get(checkpoint.step)) is not None and run.number is not None:
+            at_rung(config, run.number, part, partial(_score_rung, run, checkpoint, part))
+        if not rungs or checkpoint.step in regular:
+            yield checkpoint
+
+
+def _rungs(run: Run, plan: Plan) -> dict[int, int]:
+    """Step -> part of the budget, where the trial of a study is scored on its way."""
+    off = run.number is None or run.config.search.stopping == Stopping.never
+    return {} if off else rung_steps(plan, run.config.train.budget)
+
+
+def _score_rung(run: Run, checkpoint: "Checkpoint", part: int) -> Rung | None:
+    """A few prompts at one strength; None where they are too few for the judge, which says nothing of the trial."""
+    from metrics.images import ScoreError
+    from trainer.sample import sample
+
+    config = run.config
+    chosen = few_of([prompt.group for prompt in config.eval.prompts], Group.unrelated)
+    prompts = [config.eval.prompts[i] for i in chosen]
+    strength = min(config.eval.strengths, key=lambda strength: abs(strength - 1))
+    with run.clock.time("sample"):
+        drawn = sample(run.bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
+    _refuse_diverged(drawn, checkpoint.step)
+    try:
+        with run.clock.time("score"):
+            scores = run.bench.judge.score(drawn, [run.bench.base_images[i] for i in chosen], prompts)
+    except ScoreError as fault:
+        run.steps.say(f"warning: not scored at 1/{part} of the budget: {fault}")
+        return None
+    run.steps.say(
+        f"at 1/{part} of the budget, {len(chosen)} prompts: style {scores.style:.3f},"
+        f" composition {scores.composition:.3f}"
+    )
+    constraints = {name: float(value) for name, value in scores.constraints.items()}
+    rung = Rung(part, checkpoint.step, [float(scores.style), float(scores.composition)], constraints)
+    run.watched.rung(rung)
+    return rung
 
 
 def _scored(which: Checkpoints, checkpoints: "Iterator[Checkpoint]") -> "Iterator[Checkpoint]":
@@ -276,9 +334,7 @@ def _candidate(run: Run, checkpoint: "Checkpoint | GivenLora", strength: float) 
     run.steps("sample", 0, len(prompts), f"step {checkpoint.step} at strength {strength:g}")
     with run.clock.time("sample"):
         drawn = sample(run.bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
-    if not all(bool(picture.isfinite().all()) for picture in drawn):
-        # This trial's fault; to the judge it would be a fault of the input, which stops a sweep.
-        raise RuntimeError(f"samples at step {checkpoint.step} are not finite: the training diverged")
+    _refuse_diverged(drawn, checkpoint.step)
     with run.clock.time("score"):
         scores = run.bench.judge.score(drawn, run.bench.base_images, prompts)
     run.steps("score", len(prompts), len(prompts), f"style {scores.style:.3f}, composition {scores.composition:.3f}")
@@ -296,7 +352,14 @@ def _candidate(run: Run, checkpoint: "Checkpoint | GivenLora", strength: float) 
         per_image=dict(scores.per_image),
         diagnostics={**scores.diagnostics, **_training_diagnostics(checkpoint)},
     )
+    run.watched.candidate(candidate, config.eval.strengths)
     return candidate, drawn
+
+
+def _refuse_diverged(drawn: "Sequence[Tensor]", step: int) -> None:
+    # This trial's fault; to the judge it would be a fault of the input, which stops a sweep.
+    if not all(bool(picture.isfinite().all()) for picture in drawn):
+        raise RuntimeError(f"samples at step {step} are not finite: the training diverged")
 
 
 def _training_diagnostics(checkpoint: "Checkpoint | GivenLora") -> dict[str, float]:
@@ -329,15 +392,10 @@ def score_lora(config: Config, lora: Path) -> tuple[Outcome, Path]:
     identity = blake2b(f"{identify(config, base.id)} {content_id(lora)}".encode(), digest_size=16).hexdigest()
     folder = Path(config.study.folder).absolute() / "scored" / f"{lora.stem}-{identity[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(config, prepare(config, base, clock), folder, folder, clock, steps)
+    run = Run(config, prepare(config, base, clock), folder, folder, clock, steps, Tracked.off())
     outcome = _outcome(run, [GivenLora(lora.absolute())], identity, plan="")
     outcome.write(folder)
     return outcome, folder
-
-
-def mix_text(mix: MixSettings) -> str:
-    """The sides in use and their repeats, such as 512x3+768x2."""
-    return "+".join(f"{side}x{repeats}" for side, repeats in sorted(mix.repeats.items()) if repeats)
 
 
 def _drop_states(training: Path) -> None:

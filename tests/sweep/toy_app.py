@@ -18,8 +18,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sweep.errors import InputError
-from sweep.settings import SearchSettings, StudySettings
+from sweep.errors import InputError, Stopped
+from sweep.rungs import PARTS, Rung, reach
+from sweep.settings import SearchSettings, Stopping, StudySettings
 from sweep.study import live_trial, load_study
 
 
@@ -30,6 +31,8 @@ class Toy:
     colour: str = "red"
     behave: str = "well"  # raise, nan, exit, kill, always_kill, input, disk, wait or pause in trial `when`; all_raise
     when: int = 2
+    rungs: bool = False  # whether a trial is scored on its way, and may end there
+    seconds: float = 0.0  # a trial takes
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings(params={"x": "interval(0,1)", "n": "range(0,6)"}, n_trials=6)
     )
@@ -56,7 +59,7 @@ ConfigStore.instance().store(name="toy_schema", node=Toy)
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="toy")
-def main(config: DictConfig) -> tuple[float, float]:
+def main(config: DictConfig) -> tuple[float, float] | Stopped:
     number = HydraConfig.get().job.num
     folder = Path(HydraConfig.get().runtime.output_dir)
     with (folder / "runs.txt").open("a") as runs:
@@ -67,9 +70,21 @@ def main(config: DictConfig) -> tuple[float, float]:
         if config.behave == "nan":
             return math.nan, 1.0
         _misbehave(config.behave, folder)
-    trial = live_trial(load_study(folder.parent), number)
-    trial.set_constraint("n is small", config.n - 4)
-    return math.cos(config.x) * config.n, math.sin(config.x) * config.n
+    study = load_study(folder.parent)
+    values = (math.cos(config.x) * config.n, math.sin(config.x) * config.n)
+    if config.rungs:
+        for part in PARTS:
+            with (folder / "runs.txt").open("a") as runs:
+                runs.write(f"rung {part}\n")
+            try:
+                rung = Rung(part, 900 // part, [value / part for value in values], {"n is small": config.n - 4})
+                reach(study, number, rung, Stopping(config.search.stopping))
+            except Stopped as stopped:
+                return stopped
+    time.sleep(config.seconds)
+    (folder / "card.txt").write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}")
+    live_trial(study, number).set_constraint("n is small", config.n - 4)
+    return values
 
 
 def _misbehave(how: str, folder: Path) -> None:
