@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sweep.errors import ImpossibleTrial, InputError
+from sweep.errors import ImpossibleTrial, InputError, Stopped
 from sweep.schema import Config, register
 from sweep.typed import python
 
@@ -83,6 +83,11 @@ class Job:
         self.contents = contents
         self.begun = False  # whether the task, or a sweep's first one, has been reached
         self.refused: Exception | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrives in a launcher's process, which has not come through this door."""
+        self.__dict__.update(state)
+        register()
 
     def __call__(self, config: DictConfig) -> Any:
         node = HydraConfig.get()
@@ -247,16 +252,21 @@ def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
 def main() -> None:
     """`python -m sweep` and the console script `stylesweep`."""
 
-    def train_and_score(config: Config, place: Place) -> tuple[float, float]:
-        from sweep.study import folder_lock
+    def train_and_score(config: Config, place: Place) -> tuple[float, float] | Stopped:
+        from sweep.study import LOCK, file_lock, folder_lock
 
         with ExitStack() as held:
-            if place.number is None:  # a trial is held with its study
+            if place.number is None:
                 way_out = "wait for it, or end it; the same command then continues it"
                 held.enter_context(folder_lock(place.folder, f"the run in {place.folder}", way_out))
+            else:  # a cluster's job outlives the sweep that launched it; run again, the sweep waits for what it finds
+                held.enter_context(file_lock(place.folder / LOCK, wait=True))
             from sweep.trial import run_trial  # torch only after the configuration has been accepted
 
-            return run_trial(config, folder=place.folder, number=place.number, overrides=place.overrides).values
+            try:
+                return run_trial(config, folder=place.folder, number=place.number, overrides=place.overrides).values
+            except Stopped as stopped:  # what a job raises, Hydra counts as failed
+                return stopped
 
     def check(configs: Mapping[str, Config]) -> None:
         from sweep.preflight import check_inputs

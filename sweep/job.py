@@ -1,6 +1,8 @@
 """One job through Hydra's launcher: the values it returned, or why it has none.
 
 This is the edge of a trial. Whatever goes wrong inside becomes a reason here, Ctrl-C and a fault of the input excepted.
+A launcher may run the job in a process or on a machine of its own, so the edge goes there with it (`Guarded`) and what
+comes back is plain: an exception might not survive the way, and its trace never does.
 """
 
 import errno
@@ -11,14 +13,22 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
+from hydra.types import TaskFunction
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from sweep.errors import InputError
+from sweep.errors import InputError, Stopped
 from trainer.base import BaseError
 from trainer.examples import DatasetError
+
+BEGAN = ".began"  # in a trial's folder while its job runs
 
 
 @dataclass(frozen=True)
@@ -27,40 +37,72 @@ class Failure:
 
     reason: str
     trace: str = ""
+    lost: bool = False  # the process died or its node went away: another try may end well
+
+
+@dataclass(frozen=True)
+class InputFault:
+    """What every trial of the study would run into, so that none of them is to blame."""
+
+    text: str
 
 
 class TimeIsUp(BaseException):
     """Raised in the job when it has had its time; no `except Exception` of a library shall catch it."""
 
 
+class Guarded:
+    """The task as a job runs it: it returns, whatever happens, but for Ctrl-C."""
+
+    def __init__(self, task: TaskFunction, seconds: float | None) -> None:
+        """Wrap it.
+
+        Args:
+            seconds: it may take; None: as many as it needs.
+        """
+        self.task = task
+        self.seconds = seconds
+
+    def __call__(self, config: DictConfig) -> Any:
+        began = Path(HydraConfig.get().runtime.output_dir) / BEGAN
+        began.touch()
+        try:
+            with _time_limit(self.seconds):
+                return self.task(config)
+        except TimeIsUp:
+            return Failure(f"took longer than search.trial_seconds={self.seconds:g}", traceback.format_exc())
+        except SystemExit as exit_:
+            return Failure(f"the job called sys.exit({exit_.code!r})", traceback.format_exc())
+        except Exception as error:
+            return InputFault(str(error)) if _is_study_wide(error) else _failure(error)
+
+
 def run_job(
-    launcher: Launcher, overrides: list[str], number: int, objectives: Sequence[str], seconds: float | None = None
-) -> list[float] | Failure:
-    """Launches one job and waits for it.
+    launcher: Launcher, overrides: list[str], number: int, objectives: Sequence[str], folder: Path
+) -> list[float] | Failure | Stopped:
+    """Launches one job, whose task is `Guarded`, and waits for it.
 
     Args:
         number: of the trial, which the job gets as `hydra.job.num`.
         objectives: names of the values the job returns.
-        seconds: it may take; None: as many as it needs.
+        folder: of the trial.
 
     Raises:
-        InputError: if what went wrong is the input's fault; the trial is then not told anything.
+        InputError: if what went wrong is the input's fault, or the launcher's; the trial is then not told anything.
     """
+    (folder / BEGAN).unlink(missing_ok=True)
     try:
-        with _time_limit(seconds):
-            [job] = launcher.launch([overrides], initial_job_idx=number)
-    except TimeIsUp:
-        return Failure(f"took longer than search.trial_seconds={seconds:g}", traceback.format_exc())
-    except SystemExit as exit_:  # Hydra's run_job lets it through
-        return Failure(f"the job called sys.exit({exit_.code!r})", traceback.format_exc())
-    except Exception as error:  # a launcher's own: a killed worker, a lost node
-        return _failure(error)
-    # `return_value` would raise the job's exception and print about it; the status is looked at instead.
-    if job.status == JobStatus.FAILED and _is_study_wide(job._return_value):
+        [job] = launcher.launch([overrides], initial_job_idx=number)
+    except Exception as error:  # a launcher's own: a killed worker, a lost node, or a cluster that is not there
+        failure = _failure(error, lost=(folder / BEGAN).exists())
+        if not failure.lost and not isinstance(error, HydraException | OmegaConfBaseException):
+            raise InputError(f"`hydra/launcher` could not start the job: {failure.reason}") from error
+        return failure
+    if isinstance(job._return_value, InputFault):
         raise InputError(
-            f"{job._return_value}\n  Trial {number:04d} met this and is not counted:"
+            f"{job._return_value.text}\n  Trial {number:04d} met this and is not counted:"
             " put it right, and the same command continues the study."
-        ) from job._return_value
+        )
     return _values(job, objectives)
 
 
@@ -83,10 +125,12 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _values(job: JobReturn, objectives: Sequence[str]) -> list[float] | Failure:
+def _values(job: JobReturn, objectives: Sequence[str]) -> list[float] | Failure | Stopped:
     value: Any = job._return_value
-    if job.status == JobStatus.FAILED:
+    if job.status == JobStatus.FAILED:  # before the task was reached
         return _failure(value)
+    if isinstance(value, Failure | Stopped):
+        return value
     values = list(value) if isinstance(value, Sequence) else [value]
     if len(values) != len(objectives) or not all(isinstance(v, int | float) for v in values):
         return Failure(f"the job returned {value!r} where {', '.join(objectives)} were expected")
@@ -98,8 +142,12 @@ def _is_study_wide(error: BaseException) -> bool:
     """Whether every trial of the study would run into this, so that none of them is to blame."""
     if isinstance(error, InputError | DatasetError | BaseError):
         return True
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # no room for the next one either
-        return True
+    for fault in (error, error.__cause__):  # a training tells of its disk in its own words
+        if isinstance(fault, OSError) and fault.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+        ):  # no room for the next one either
+            return True
     if "metrics.images" not in sys.modules:  # who raised a ScoreError has loaded it, and torch with it
         return False
     from metrics.images import SampleError, ScoreError
@@ -107,7 +155,7 @@ def _is_study_wide(error: BaseException) -> bool:
     return isinstance(error, ScoreError) and not isinstance(error, SampleError)
 
 
-def _failure(error: BaseException) -> Failure:
+def _failure(error: BaseException, *, lost: bool = False) -> Failure:
     lines = str(error).strip().splitlines() or ["no message"]
     trace = "".join(traceback.format_exception(error))
-    return Failure(f"{type(error).__name__}: {lines[0]}", trace)
+    return Failure(f"{type(error).__name__}: {lines[0]}", trace, lost)

@@ -5,6 +5,8 @@ on any machine then joins it. What must not happen twice, opening the study and 
 time under an advisory lock of the server, which falls when its holder dies. A process shows that it lives by a
 heartbeat on its trial; a trial that is silent for four of them is taken over, under its number, by whoever sees it
 first, and continues from its checkpoint where that machine can reach it.
+
+The slots of one command (`sweep.slots`) share SQLite in the same way, with lock files in the study's folder.
 """
 
 import hashlib
@@ -21,8 +23,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sweep.database import ADDRESS, DATABASE, SILENT, address_of, connector, out_of_reach
 from sweep.errors import InputError, StudyMismatch
 from sweep.settings import StudySettings
-from sweep.study import study_folder, study_lock
+from sweep.study import file_lock, study_folder, study_lock
 
+SLOT = "slot"  # on a trial: which slot of a command runs it
 LONGEST_WAIT_S = 5.0  # between two looks at trials that run elsewhere
 DRIVERS = {
     "postgresql": ("postgresql+psycopg", "pip install 'stylesweep[postgres]'"),
@@ -80,6 +83,44 @@ class Alone:
     def alive(self, study: optuna.Study, trial: Trial) -> AbstractContextManager[Any]:
         """Nobody to tell."""
         return nullcontext()
+
+
+class Together(Alone):
+    """A slot of a command that holds the study's folder: SQLite, and lock files that fall with their processes."""
+
+    def __init__(self, folder: Path, slot: int) -> None:
+        super().__init__(folder)
+        self.slot = slot
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """The slot's own lock, by which the others see that it lives."""
+        return file_lock(self._lock_of(self.slot), wait=True)  # another slot may be looking at it
+
+    def _lock_of(self, slot: int) -> Path:
+        return self.folder / f".slot{slot}"
+
+    def claim(self) -> AbstractContextManager[Any]:
+        """One slot at a time."""
+        return file_lock(self.folder / ".claim", wait=True)
+
+    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Trials without a living slot; this one has nothing in hand when it asks."""
+        return [trial for trial in super().orphans(study) if not self._is_run(trial)]
+
+    def _is_run(self, trial: FrozenTrial) -> bool:
+        slot = trial.user_attrs.get(SLOT)
+        if slot is None or slot == self.slot:
+            return False
+        with file_lock(self._lock_of(slot)) as holder:
+            return holder is not None
+
+    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
+        """What the other slots run."""
+        return [trial for trial in super().orphans(study) if self._is_run(trial)]
+
+    def beat(self, study: optuna.Study, trial: Trial) -> None:
+        """Says which slot has it."""
+        trial.set_user_attr(SLOT, self.slot)
 
 
 class Shared:
@@ -158,8 +199,11 @@ class Shared:
             thread.join()
 
 
-def hold_of(settings: StudySettings) -> Hold:
+def hold_of(settings: StudySettings, slot: int | None = None) -> Hold:
     """How this process holds its study.
+
+    Args:
+        slot: the process is this slot of a command; None: it is the command.
 
     Raises:
         InputError: for an address that cannot be used; it is not repeated where it holds a password.
@@ -168,7 +212,7 @@ def hold_of(settings: StudySettings) -> Hold:
     folder = study_folder(settings)
     address = settings.storage or address_of(folder)
     if not address:
-        return Alone(folder)
+        return Alone(folder) if slot is None else Together(folder, slot)
     if (folder / DATABASE).is_file():
         raise StudyMismatch(
             f"the study {folder.name} lives in {folder / DATABASE}, not in `study.storage`. Give the new one its own"

@@ -24,6 +24,7 @@ from sweep.space import Space, describe, from_json, to_json
 from sweep.typed import python
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+LOCK = ".lock"
 FORMAT = 2  # of what a study remembers about itself
 
 
@@ -32,8 +33,11 @@ def study_folder(settings: StudySettings) -> Path:
     return Path(settings.folder).absolute() / settings.name
 
 
-def load_study(folder: Path, name: str | None = None) -> optuna.Study:
+def load_study(folder: Path, name: str | None = None, heartbeat_seconds: int | None = None) -> optuna.Study:
     """Opens an existing study.
+
+    Args:
+        heartbeat_seconds: between the signs of life of its trials, for who runs some of them on a server.
 
     Raises:
         InputError: if the folder has no study.
@@ -43,7 +47,9 @@ def load_study(folder: Path, name: str | None = None) -> optuna.Study:
     # A cheap sampler: a reader suggests nothing.
     with readable(folder):
         return optuna.load_study(
-            study_name=name or folder.name, storage=storage(folder), sampler=optuna.samplers.RandomSampler()
+            study_name=name or folder.name,
+            storage=storage(folder, heartbeat_seconds),
+            sampler=optuna.samplers.RandomSampler(),
         )
 
 
@@ -136,19 +142,27 @@ def folder_lock(folder: Path, what: str, way_out: str) -> Iterator[None]:
         StudyBusy: if another process holds it; the message names `what` it is and the `way_out`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
+    with file_lock(folder / LOCK) as holder:
+        if holder is not None:
+            raise StudyBusy(f"{what} is being run by another process (id {holder or 'unknown'}): {way_out}")
+        yield
+
+
+@contextmanager
+def file_lock(file: Path, *, wait: bool = False) -> Iterator[str | None]:
+    """Holds a lock file; gives None, or who holds it already where that is not waited for."""
+    with file.open("a+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.seek(0)
-            raise StudyBusy(
-                f"{what} is being run by another process (id {lock.read().strip() or 'unknown'}): {way_out}"
-            ) from None
+            yield lock.read().strip()
+            return
         lock.seek(0)
         lock.truncate()
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield None
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
@@ -162,12 +176,13 @@ def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     feasible.sort(key=lambda trial: ([-value for value in trial.values], trial.number))
     kept: list[FrozenTrial] = []
     for trial in feasible:  # in this order, whatever dominates a trial stands before it
-        if not any(_dominates(other.values, trial.values) for other in kept):
+        if not any(dominates(other.values, trial.values) for other in kept):
             kept.append(trial)
     return sorted(kept, key=lambda trial: (-trial.values[0], trial.number))
 
 
-def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether a is as good as b in every objective and better in one."""
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
@@ -206,4 +221,6 @@ def why_not(trial: FrozenTrial) -> str:
         return "no: " + ", ".join(broken) if broken else "yes"
     if trial.state == TrialState.FAIL:
         return "failed: " + str(trial.user_attrs.get("reason", "no reason recorded"))
+    if trial.state == TrialState.PRUNED:
+        return f"stopped {trial.user_attrs.get('stopped', 'early')}"
     return trial.state.name.lower()

@@ -20,18 +20,22 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from sweep import slots
+from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
-from sweep.errors import InputError
+from sweep.errors import InputError, Stopped
 from sweep.experiment import write_experiment
-from sweep.job import Failure, run_job
+from sweep.job import Failure, Guarded, run_job
 from sweep.progress import SweepProgress
 from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import Point, in_order, read_conditions
+from sweep.rungs import AGREEMENTS, agreements, as_plain, in_words
 from sweep.samplers import check_sampler
-from sweep.settings import Sampler, SearchSettings, StudySettings
+from sweep.settings import Sampler, SearchSettings, Stopping, StudySettings
 from sweep.sharing import hold_of, wait_elsewhere
+from sweep.slots import run_slots
 from sweep.space import Arguments, Space, as_override, read_arguments
-from sweep.study import FINISHED, best, live_trial, open_study, stands_still, study_folder
+from sweep.study import FINISHED, best, live_trial, load_study, open_study, stands_still, study_folder
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
 NOWHERE = object()
@@ -55,10 +59,14 @@ class Driver:
         self.task = task
         self.study = study
         self.folder = study_folder(study)
+        if "n_jobs" in config.hydra.launcher:  # joblib: a launch holds one job, and workers would be started for more
+            config.hydra.launcher.n_jobs = 1
         self.launcher = Plugins.instance().instantiate_launcher(
-            config=config, hydra_context=context, task_function=task
+            config=config, hydra_context=context, task_function=Guarded(task, search.trial_seconds)
         )
-        self.began = time.monotonic()
+        self.slot = slots.own_number()
+        self.began = slots.began()
+        self.shelf = Shelf(self.folder, study.keep)
         self.said: list[str] = []
 
     def sweep(self, arguments: Sequence[str]) -> list[FrozenTrial]:
@@ -68,9 +76,11 @@ class Driver:
             ValueError: for anything wrong with the command, the configuration or the study; nothing has run then.
             InputError: for a fault of the input that a job ran into, or when no trial of the study completed.
         """
-        self.hold = hold_of(self.study)
+        self.hold = hold_of(self.study, self.slot)
         given, field = self._read(arguments)
         self.progress = SweepProgress(self.search, self.folder)
+        if self.slot is not None:
+            return self._in_slot(given, field)
         configs = self._check(given, field)
         recipes = [self._recipe(name, given, field) for name in self.search.enqueue]
         with self.hold.whole():
@@ -79,21 +89,45 @@ class Driver:
                 study = open_study(self.folder, self.search, given.space, fixed, self.study.heartbeat_seconds)
                 self._enqueue(study, recipes)
             self.progress.start(study, [recipe for recipe in recipes if recipe.misfit])
-            while (trial := self._next(study, field)) is not None:
-                with self.hold.alive(study, trial):
-                    self._run(study, trial, given)
-            self.progress.finish(study)
+            if self.study.slots > 1:
+                run_slots(self.study.slots, self.progress.console.print, lambda: len(_finished(study)))
+            else:
+                self._work(study, given, field)
+            self._finish(study)
             trials = study.get_trials()
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
             reasons = list(dict.fromkeys(str(trial.user_attrs.get("reason", "no reason recorded")) for trial in trials))
             raise InputError(f"no trial completed: {'; '.join(reasons[:3])}.\n  Traces: {self.folder}/*/traceback.txt")
         return trials
 
+    def _in_slot(self, given: Arguments, field: Ground) -> list[FrozenTrial]:
+        """What one of several slots does; the command that started it has opened the study."""
+        slots.listen()
+        study = load_study(self.folder, heartbeat_seconds=self.study.heartbeat_seconds)
+        with self.hold.whole():
+            self._work(study, given, field)
+        return study.get_trials()
+
+    def _work(self, study: optuna.Study, given: Arguments, field: Ground) -> None:
+        """Trial after trial, until there are enough."""
+        while (trial := self._next(study, field)) is not None:
+            with self.hold.alive(study, trial):
+                self._run(study, trial, given)
+
+    def _finish(self, study: optuna.Study) -> None:
+        trials = study.get_trials(deepcopy=False)
+        found = agreements(trials, self.search.objectives)
+        study.set_user_attr(AGREEMENTS, as_plain(found))
+        self.shelf.tidy(study)
+        self.progress.finish(study)
+        for line in in_words(found, self.search.stopping):
+            self.progress.say_below(line)
+
     def _read(self, arguments: Sequence[str]) -> tuple[Arguments, Ground]:
         """The command line, and the space it searches with all that is said about it."""
         given = read_arguments(arguments, self.search.params, self.loader)
         if given.plain:
-            self.search = replace(self.search, sampler=Sampler.grid, options={}, enqueue=[])
+            self.search = replace(self.search, sampler=Sampler.grid, options={}, enqueue=[], stopping=Stopping.never)
         conditions = read_conditions(self.search.when, self.search.rules, given.space, self._known)
         given = replace(given, space=in_order(given.space, conditions))
         check_sampler(self.search, given.space, conditions)
@@ -180,7 +214,7 @@ class Driver:
 
     def _time_is_up(self) -> bool:
         limit = self.search.study_seconds
-        return limit is not None and time.monotonic() - self.began >= limit
+        return limit is not None and time.time() - self.began >= limit
 
     def _claimed(self, study: optuna.Study, field: Ground) -> tuple[Trial | None, str]:
         for left in self.hold.orphans(study):
@@ -201,7 +235,7 @@ class Driver:
     def _enough(self, study: optuna.Study, field: Ground) -> bool | str:
         """Whether no further trial is begun; the reason, where it is not simply that all have been run."""
         search = self.search
-        done = study.get_trials(deepcopy=False, states=FINISHED)
+        done = _finished(study)
         if len(done) + len(self.hold.elsewhere(study)) >= search.n_trials:
             return True
         if self._time_is_up():
@@ -217,27 +251,37 @@ class Driver:
         words = [*given.fixed, *(as_override(key, value) for key, value in trial.params.items())]
         self.progress.begin(study, trial)
         began = time.monotonic()
-        attempts = trial.user_attrs.get("attempts", 0)
-        trial.set_user_attr("attempts", attempts + 1)
-        try:
-            result = run_job(
-                self.launcher,
-                [*words, f"hydra.sweep.subdir={trial.number:04d}"],
-                trial.number,
-                self.search.objectives,
-                self.search.trial_seconds,
-            )
-        except BaseException:  # Ctrl-C and a fault of the input say nothing against the trial
-            trial.set_user_attr("attempts", attempts)
-            raise
+        result = self._launched(trial, words, plain=given.plain)
         trial.set_user_attr("seconds", round(time.monotonic() - began, 2))
         told = self._tell(study, trial, result)
         top = best(study.get_trials(deepcopy=False))
         if top is not None and top.number == told.number:
             write_experiment(self.loader.load_sweep_config(self.config, words), self.folder, told, self.search)
+        self.shelf.put(study, told)
         self.progress.end(study, told)
 
-    def _tell(self, study: optuna.Study, trial: Trial, result: list[float] | Failure) -> FrozenTrial:
+    def _launched(self, trial: Trial, words: list[str], *, plain: bool) -> list[float] | Failure | Stopped:
+        """The job's result; a lost worker's job is launched again, as a killed process's is by the next one."""
+        ours = [f"hydra.sweep.subdir={trial.number:04d}"]
+        if plain:  # who lists what to run wants all of it
+            ours.append(f"search.stopping={Stopping.never.value}")
+        attempts = trial.user_attrs.get("attempts", 0)
+        while True:
+            trial.set_user_attr("attempts", attempts + 1)
+            folder = self.folder / f"{trial.number:04d}"
+            try:
+                result = run_job(self.launcher, [*words, *ours], trial.number, self.search.objectives, folder)
+            except BaseException:  # Ctrl-C and a fault of the input say nothing against the trial
+                trial.set_user_attr("attempts", attempts)
+                raise
+            attempts += 1
+            if not (isinstance(result, Failure) and result.lost) or attempts >= ATTEMPTS:
+                return result
+            self.progress.say(f"trial {trial.number:04d} goes on: {result.reason}")
+
+    def _tell(self, study: optuna.Study, trial: Trial, result: list[float] | Failure | Stopped) -> FrozenTrial:
+        if isinstance(result, Stopped):
+            return study.tell(trial, state=TrialState.PRUNED)
         if not isinstance(result, Failure):
             return study.tell(trial, result)
         trial.set_user_attr("reason", result.reason)
@@ -246,3 +290,7 @@ class Driver:
             trace.parent.mkdir(parents=True, exist_ok=True)
             trace.write_text(result.trace, encoding="utf-8")
         return study.tell(trial, state=TrialState.FAIL)
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=FINISHED)

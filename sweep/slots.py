@@ -1,0 +1,159 @@
+"""Several trials at once: `study.slots=n` runs the same command n times over, each with a graphics card of its own.
+
+A slot is a process that takes a trial, launches it through `hydra/launcher`, tells what came of it and takes the next
+one, so that none waits for another. With Hydra's own launcher the trial runs in the slot itself, which keeps its base
+loaded from trial to trial; joblib, submitit and ray get one job at a time from each slot. Hydra's launchers know one
+batch per process, one working configuration and one alarm clock: threads would have to share them, processes do not.
+
+A slot ends with the command that started it, however that ends: it listens on a pipe. A slot that is killed, with its
+trial most often, is started again.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from sweep.errors import InputError
+
+NUMBER, BEGAN = "STYLESWEEP_SLOT", "STYLESWEEP_BEGAN"  # in a slot's environment: its number from 1, the sweep's start
+CARDS = "CUDA_VISIBLE_DEVICES"
+LAST_WORDS_S = 60.0  # a slot has to end after it was asked to
+BARREN = 3  # deaths of slots in a row, for each slot, after which something else is wrong
+
+
+def own_number() -> int | None:
+    """Which slot this process is, from 1; None for the command itself."""
+    number = os.environ.get(NUMBER)
+    return int(number) if number else None
+
+
+def began() -> float:
+    """When the command was started, in seconds since the epoch."""
+    return float(os.environ.get(BEGAN) or time.time())
+
+
+def listen() -> None:
+    """Has this slot stop as at Ctrl-C when the command that started it is gone."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and hands that on
+
+    def wait_for_the_end() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+
+
+def cards() -> list[str]:
+    """The graphics cards this process may use, without loading torch."""
+    if CARDS in os.environ:
+        return [card for card in os.environ[CARDS].split(",") if card.strip()]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    listed = subprocess.run([tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int]) -> None:
+    """Runs the slots until each of them finds nothing left to do.
+
+    Args:
+        say: gets every line they print.
+        finished: how many trials of the study have ended, to tell whether killed slots get anywhere.
+
+    Raises:
+        InputError: if one of them ended with an error, which it has said by then.
+    """
+    found = cards()
+    if found and len(found) < count:
+        say(f"{count} slots share {len(found)} graphics cards: {', '.join(found)}")
+    lock = threading.Lock()
+
+    def say_in_turn(line: str) -> None:
+        with lock:
+            say(line)
+
+    slots = [_Slot(number, found, say_in_turn) for number in range(1, count + 1)]
+    try:
+        _wait(slots, finished)
+    finally:
+        for slot in slots:
+            slot.stop()
+
+
+class _Slot:
+    """One process, started again when it is killed."""
+
+    def __init__(self, number: int, found: Sequence[str], say: Callable[[str], None]) -> None:
+        self.number = number
+        self.say = say
+        width = int(os.environ.get("COLUMNS") or shutil.get_terminal_size().columns)
+        self.environment = {
+            **os.environ,
+            NUMBER: str(number),
+            BEGAN: str(time.time()),
+            "COLUMNS": str(max(40, width - len(f"{number}| "))),
+            "PYTHONUNBUFFERED": "1",
+        }
+        if found:
+            self.environment[CARDS] = found[(number - 1) % len(found)]
+        self.start()
+
+    def start(self) -> None:
+        """Starts the command once more, away from the terminal's Ctrl-C, which `stop` hands on once."""
+        self.process = subprocess.Popen(
+            sys.orig_argv,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.reader = threading.Thread(target=self._relay, daemon=True)
+        self.reader.start()
+
+    def _relay(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.strip():
+                self.say(f"{self.number}| {line.rstrip()}")
+
+    def stop(self) -> None:
+        """Ends it, if it has not ended; its trial is left to be continued."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(LAST_WORDS_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        self.reader.join(timeout=5)
+
+
+def _wait(slots: Sequence[_Slot], finished: Callable[[], int]) -> None:
+    deaths, before = 0, finished()
+    while True:
+        codes = [slot.process.poll() for slot in slots]
+        if all(code == 0 for code in codes):
+            return
+        for slot, code in zip(slots, codes, strict=True):
+            if code is not None and code > 0:
+                slot.reader.join(timeout=5)
+                raise InputError(f"slot {slot.number} ended with the error above. The same command continues the study")
+            if code is not None and code < 0:
+                now = finished()
+                deaths, before = (1 if now > before else deaths + 1), now
+                if deaths > BARREN * len(slots):
+                    raise InputError(f"slots are killed again and again (signal {-code}); is there enough memory?")
+                slot.reader.join(timeout=5)
+                slot.say(f"{slot.number}| killed (signal {-code}); started again")
+                slot.start()
+        time.sleep(0.2)

@@ -1,0 +1,113 @@
+"""Several trials in flight, through the launchers themselves: joblib and submitit's local one run here for real."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from sweep.slots import cards
+from sweep.study import load_study
+from tests.sweep.conftest import TOY, Run, environment
+
+LOCAL = "hydra/launcher=submitit_local"
+
+
+def trials(folder: Path) -> list[FrozenTrial]:
+    return load_study(folder / "multirun" / "toy").get_trials()
+
+
+def ran_where(folder: Path, count: int) -> list[tuple[str, str]]:
+    """Card and process of every trial."""
+    files = [folder / "multirun" / "toy" / f"{n:04d}" / "card.txt" for n in range(count)]
+    return [(words[0], words[1]) for words in (file.read_text().split() for file in files)]
+
+
+def runs(folder: Path, count: int) -> list[int]:
+    return [(folder / "multirun" / "toy" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(count)]
+
+
+def test_slots_take_trials_as_they_come_free_each_on_its_card_and_a_killed_one_is_replaced(
+    toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    ran = toy("study.slots=2", "search.n_trials=6", "behave=kill", "seconds=0.5")
+    assert ran.code == 0, ran.text
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 6
+    assert runs(tmp_path, 6) == [1, 1, 2, 1, 1, 1], "only the trial whose slot was killed ran twice"
+    assert {card for card, _ in ran_where(tmp_path, 6)} == {"4", "7"}
+    assert "killed (signal 9); started again" in ran.out
+    a, b = trials(tmp_path)[:2]
+    assert a.datetime_start < b.datetime_complete and b.datetime_start < a.datetime_complete, "both at once"  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_every_slot_launches_through_the_launcher_hydra_is_told_to_use(launcher: str, toy: Run, tmp_path: Path) -> None:
+    ran = toy(f"hydra/launcher={launcher}", "study.slots=2", "search.n_trials=4", "behave=raise")
+    assert ran.code == 0, ran.text
+    states = [t.state for t in trials(tmp_path)]
+    assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert trials(tmp_path)[2].user_attrs["reason"] == "RuntimeError: the toy broke"
+    assert "_misbehave" in (tmp_path / "multirun" / "toy" / "0002" / "traceback.txt").read_text()
+    assert (tmp_path / "multirun" / "toy" / ".submitit").exists() == (launcher == "submitit_local")
+
+
+@pytest.mark.parametrize(
+    ("behave", "state", "reason"),
+    [
+        ("exit", TrialState.FAIL, "the job called sys.exit(3)"),
+        ("wait", TrialState.FAIL, "took longer than search.trial_seconds=3"),
+        ("kill", TrialState.COMPLETE, None),
+    ],
+)
+def test_a_job_in_a_process_of_its_own_ends_one_trial_at_most(
+    behave: str, state: TrialState, reason: str | None, toy: Run, tmp_path: Path
+) -> None:
+    ran = toy(LOCAL, f"behave={behave}", "when=1", "search.n_trials=2", "search.trial_seconds=3")
+    assert ran.code == 0, ran.text
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE, state]
+    assert trials(tmp_path)[1].user_attrs.get("reason") == reason
+
+
+def test_slots_end_with_the_command_that_started_them_and_it_goes_on_where_they_stopped(
+    toy: Run, tmp_path: Path
+) -> None:
+    words = ["study.slots=2", "search.n_trials=4", "behave=wait", "when=1"]
+    driver = subprocess.Popen(
+        [sys.executable, str(TOY), "-m", *words], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
+    )
+    seen = tmp_path / "multirun" / "toy" / "0001" / "seen"
+    end = time.monotonic() + 200
+    while not seen.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    again = toy(*words)
+    assert again.code == 0, again.text
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 4
+
+
+def test_a_fault_of_the_input_ends_all_slots_with_its_message(toy: Run, tmp_path: Path) -> None:
+    stopped = toy("study.slots=2", "search.n_trials=6", "behave=input")
+    assert stopped.code != 0
+    assert "the toy's pictures are gone" in stopped.text and "The same command continues" in stopped.text
+    again = toy("study.slots=2", "search.n_trials=6", "behave=input")
+    assert again.code == 0, again.text
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 6
+
+
+def test_a_launcher_that_cannot_start_jobs_is_a_fault_of_the_input(toy: Run, tmp_path: Path) -> None:
+    ran = toy("hydra/launcher=submitit_slurm", "search.n_trials=2")
+    assert ran.code != 0 and "`hydra/launcher` could not start the job" in ran.text
+    assert [t.state for t in trials(tmp_path)] == [TrialState.RUNNING], "and is continued where there is a cluster"
+
+
+def test_the_cards_of_a_machine_are_those_that_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
+    assert cards() == ["2", "GPU-5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert cards() == []
