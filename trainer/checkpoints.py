@@ -9,9 +9,10 @@ memory); order, noise and captions are functions of (seed, step) and need none.
 """
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -53,14 +54,14 @@ class TrainingFolder:
             ResumeError: it holds a training with other settings, data or base.
         """
         self.folder = folder
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".part-*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        wanted = json.loads(json.dumps(identity))
         if (folder / _TRAINING).exists():
-            _compare(json.loads((folder / _TRAINING).read_text(encoding="utf-8")), wanted, folder)
+            _compare(json.loads((folder / _TRAINING).read_text(encoding="utf-8")), self.identity, folder)
         else:
-            write_atomic(folder / _TRAINING, json.dumps(wanted, indent=1, sort_keys=True).encode())
+            write_atomic(folder / _TRAINING, json.dumps(self.identity, indent=1, sort_keys=True).encode())
 
     def read(self, step: int) -> Checkpoint | None:
         """The checkpoint of a step, if it is there."""
@@ -71,7 +72,7 @@ class TrainingFolder:
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, sorted."""
-        return sorted(int(record.parent.name.removeprefix("step_")) for record in self.folder.glob(f"step_*/{_RECORD}"))
+        return _steps(self.folder)
 
     def write(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
         """Move a finished `checkpoint`, whose LoRA lies in `draft()`, to its place and drop older states."""
@@ -88,6 +89,43 @@ class TrainingFolder:
             if older.parent != place:
                 older.unlink()
 
+    def take_over(self, relatives: Iterable[Path], wanted: Sequence[int]) -> None:
+        """Have the checkpoints of an equal training that has got on already, unless this one has begun by itself.
+
+        Args:
+            relatives: folders of trainings, equal ones and others.
+            wanted: the steps after which this training makes checkpoints, sorted.
+        """
+        if self.steps():
+            return
+        reached = {folder: self._reached(folder, wanted) for folder in relatives if folder != self.folder}
+        furthest = max(reached, key=lambda folder: reached[folder], default=None)
+        if furthest is None or not reached[furthest]:
+            return
+        came = [step for step in _steps(furthest) if step <= reached[furthest]]
+        try:
+            for step in reversed(came):  # the newest first, as it holds the state
+                draft = self.draft().parent
+                shutil.copytree(_place(furthest, step), draft, dirs_exist_ok=True)
+                draft.rename(self._place(step))
+        except OSError:  # its study tidies up, or the disk is full: this training can do without
+            for step in came:
+                shutil.rmtree(self._place(step), ignore_errors=True)
+
+    def _reached(self, folder: Path, wanted: Sequence[int]) -> int:
+        """The last step up to which another folder's checkpoints can stand for this training's; 0: not at all."""
+        end = wanted[-1]
+        try:
+            if json.loads((folder / _TRAINING).read_text(encoding="utf-8")) != self.identity:
+                return 0
+        except (OSError, ValueError):
+            return 0
+        there = _steps(folder)
+        # A step that is wanted and not there could only be had by going back.
+        first_missing = next((step for step in wanted if step not in there), math.inf)
+        steps = (step for step in there if step <= end and step < first_missing)
+        return max((s for s in steps if s == end or (_place(folder, s) / _STATE).is_file()), default=0)
+
     def draft(self) -> Path:
         """Where the LoRA file of the next checkpoint goes."""
         return Path(mkdtemp(dir=self.folder, prefix=".part-")) / _LORA
@@ -99,7 +137,15 @@ class TrainingFolder:
         return (steps[-1], load_file(self._place(steps[-1]) / _STATE)) if steps else None
 
     def _place(self, step: int) -> Path:
-        return self.folder / f"step_{step:06d}"
+        return _place(self.folder, step)
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:06d}"
+
+
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(record.parent.name.removeprefix("step_")) for record in folder.glob(f"step_*/{_RECORD}"))
 
 
 def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

@@ -60,6 +60,7 @@ class _Job:
     mix: MixSettings = field(default_factory=MixSettings)
     held_out: Sequence[Example] = ()
     also_at: Sequence[int] = ()
+    relatives: Sequence[Path] = ()
 
 
 def train(
@@ -73,6 +74,7 @@ def train(
     cache: Path,
     held_out: Sequence[Example] = (),
     also_at: Sequence[int] = (),
+    relatives: Sequence[Path] = (),
 ) -> Iterator[Checkpoint]:
     """Train a LoRA; yield `settings.checkpoints` checkpoints, evenly spaced in the budget, the last at its end.
 
@@ -86,6 +88,8 @@ def train(
         held_out: pictures that the validation loss is read on, if the settings ask for it; none: the examples.
         also_at: further steps after which a checkpoint is yielded; none of them changes the others. Left aside where
             the budget is in seconds.
+        relatives: folders of other trainings. One that differs in its budget alone is not repeated: its checkpoints up
+            to this one's end are taken over, and yielded, and this one goes on from its state.
 
     Raises:
         DatasetError: captions missing that the strategy needs, or pictures that fit no bucket.
@@ -104,13 +108,29 @@ def train(
         architecture=base.architecture,
     )
     store, tensors = TrainingFolder(Path(folder), identity), TensorCache(cache)
-    job = _Job(base, examples, captions, settings, plan, store, tensors, metadata, mix, held_out or examples, also_at)
+    job = _Job(
+        base,
+        examples,
+        captions,
+        settings,
+        plan,
+        store,
+        tensors,
+        metadata,
+        mix,
+        held_out or examples,
+        also_at,
+        relatives,
+    )
     return _checkpoints(job) if settings.budget.seconds is None else _timed_checkpoints(job)
 
 
 def _checkpoints(job: _Job) -> Iterator[Checkpoint]:
     ends = checkpoint_steps(job.plan, job.settings.budget, job.settings.checkpoints)
     ends = sorted({*ends, *(step for step in job.also_at if step < ends[-1])})
+    job.folder.take_over(job.relatives, ends)
+    # All that is there is yielded: a checkpoint tells the losses since the one before it.
+    ends = sorted({*ends, *(step for step in job.folder.steps() if step < ends[-1])})
     done = 0
     while done < len(ends) and (checkpoint := job.folder.read(ends[done])):
         yield checkpoint

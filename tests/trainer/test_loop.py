@@ -137,6 +137,27 @@ def test_further_checkpoints_in_between_change_neither_the_others_nor_the_losses
     assert [loss for c in more for loss in c.losses] == [loss for c in whole for loss in c.losses]
 
 
+def test_a_training_that_differs_in_its_budget_alone_is_taken_over_and_gone_on_with(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(run("whole"))
+    shorter = list(run("shorter", settings=replace(SETTINGS, budget=BudgetSettings(12), checkpoints=3)))
+    list(run("other", settings=replace(SETTINGS, seed=1)))
+    trained: list[int] = []
+    step = _Trainee._train_step
+    monkeypatch.setattr(_Trainee, "_train_step", lambda self, *given: trained.append(1) or step(self, *given))  # type: ignore[func-returns-value]
+    relatives = [tmp_path / name for name in ("other", "nowhere", "shorter", "longer")]
+    longer = list(run("longer", settings=replace(SETTINGS, checkpoints=2), relatives=relatives))
+    assert len(trained) == whole[-1].step - shorter[-1].step
+    assert [loss for each in longer for loss in each.losses] == [loss for each in whole for loss in each.losses]
+    assert _equal(*_weights([whole[-1], longer[-1]]))
+    trained.clear()
+    again = list(
+        run("again", settings=replace(SETTINGS, budget=BudgetSettings(12), checkpoints=1), relatives=relatives)
+    )
+    assert not trained and _equal(*_weights([again[-1], shorter[-1]]))
+
+
 def test_only_the_newest_checkpoint_keeps_its_state(run: Callable[..., Any], tmp_path: Path) -> None:
     last = list(run())[-1]
     states = list((tmp_path / "run").rglob("state.safetensors"))
