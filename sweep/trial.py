@@ -133,7 +133,8 @@ def run_trial(
             outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
             outcome.write(folder)
             watched.outcome(outcome, folder)
-        _drop_states(run.training)
+        if not any(word.startswith("train.budget.") for word in overrides):  # a longer trial goes on from there
+            _drop_states(run.training)
     else:
         steps("already scored", 1, 1, "its outcome.json is read")
     record(outcome, config, folder)
@@ -251,7 +252,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
     length = training_length(plan, config.train.budget)
     budget = length[1] if length else 0
     rungs = _rungs(run, plan)
-    regular = {*checkpoint_steps(plan, config.train.budget, config.train.checkpoints)} if rungs else set()
+    regular = {*checkpoint_steps(plan, config.train.budget, config.train.checkpoints)} if length else set()
     run.steps("train", 0, budget, "pictures seen")
     training = train(
         base=run.bench.base,
@@ -263,6 +264,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         cache=run.bench.cache,
         held_out=read_examples(config.data.references) if config.train.validation else (),
         also_at=sorted(rungs),
+        relatives=sorted(run.folder.parent.glob("*/training/*")),
     )
     while True:
         began = time.perf_counter()
@@ -279,7 +281,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         run.steps("train", seen, budget or seen, f"pictures seen, step {checkpoint.step}, loss {checkpoint.loss:.4f}")
         if (part := rungs.get(checkpoint.step)) is not None and run.number is not None:
             at_rung(config, run.number, part, partial(_score_rung, run, checkpoint, part))
-        if not rungs or checkpoint.step in regular:
+        if not regular or checkpoint.step in regular:
             yield checkpoint
 
 
