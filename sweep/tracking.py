@@ -1,55 +1,152 @@
 """Weights & Biases: a run per trial and a summary run per study, in the study's folder; online only when logged in.
 
-Offline, `wandb sync` uploads the folder later, pictures and files included, as everything lies below it. Nothing of
-this machine reaches the server: no host name, no path from the root, no key. One path stays in the offline files, which
-is wandb's own note of where tables and LoRAs wait for their upload (`wandb/artifacts/staging` in the study's folder);
-`wandb sync` reads it and does not send it, and the folder has to stay where it was until then. A run's id is made from
-study and trial, so that a trial run again continues its run.
+A trial's run is open while the trial runs, so that its curves can be watched and wandb measures the machine meanwhile;
+a trial that ends early or fails leaves its run with the reason. Offline, `wandb sync` uploads the folder later,
+pictures and files included, as everything lies below it. Nothing of this machine reaches the server: no host name, no
+path from the root, no key. One path stays in the offline files, which is wandb's own note of where tables and LoRAs
+wait for their upload (`wandb/artifacts/staging` in the study's folder); `wandb sync` reads it and does not send it, and
+the folder has to stay where it was until then. A run's id is made from study and trial, so that a trial run again
+continues its run.
 """
 
 import hashlib
 import os
 import re
-import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweep.outcome import Outcome
+from sweep.errors import Stopped
+from sweep.outcome import Candidate, Outcome, plain_config
 from sweep.schema import Config
-from sweep.study import study_folder
+from sweep.study import dominates, is_feasible, load_study, study_folder
 from sweep.summary import CANNOT_SAY
 from sweep.typed import python, typed
 
 if TYPE_CHECKING:
     from sweep.findings import Entry, Findings
+    from sweep.rungs import Rung
 
 FOLDER = "wandb"
 ABSOLUTE = re.compile(r"(?<![\w.…/])(?:~[\w-]*)?/(?:[^\s'\":,]+/)*([^\s'\":,/]+)/?")  # a path from the root or a home
+UPLOAD_S = 120.0  # a server that has gone away holds up the next trial for no longer
+MEASURED_S = 5.0  # between two measurements of the machine
+NONE = "track=off for none"
 Say = Callable[[str], None]
 
 
-def track(outcome: Outcome, config: Config, folder: Path, say: Say) -> None:
-    """Writes the trial's run; does nothing, and imports nothing, with `track=off` or WANDB_MODE=disabled.
+class Tracked:
+    """The run of one trial; of a trial that is not tracked, nothing.
 
-    Never fails the trial, which is finished: what goes wrong is told in one line.
+    Never fails the trial: what goes wrong is told in one line, and the rest of the trial is not tracked.
     """
-    if not config.track.wandb or _is_disabled():
-        return
-    place = study_folder(config.study) if outcome.number is not None else folder
+
+    def __init__(self, place: Path, settings: Mapping[str, Any] | None, say: Say) -> None:
+        self.place, self.say = place, say
+        self.name = settings["name"] if settings else ""
+        self.steps = 0
+        self.run: Any = None
+        if settings:
+            self._guarded(lambda: self._open(settings))
+
+    def _open(self, settings: Mapping[str, Any]) -> None:
+        self.run = open_run(self.place, settings, self.say)
+        for group in ("train", "checkpoint", "rung"):
+            self.run.define_metric(f"{group}/step")
+            self.run.define_metric(f"{group}/*", step_metric=f"{group}/step")
+
+    def losses(self, losses: Sequence[float], validation: float | None) -> None:
+        """The loss of every optimiser step since the last call, and on held-out pictures after the last of them."""
+
+        def log() -> None:
+            for index, loss in enumerate(losses, start=1):
+                last = index == len(losses) and validation is not None
+                held_out = {"train/validation_loss": validation} if last else {}
+                self.run.log({"train/loss": loss, "train/step": self.steps + index} | held_out)
+            self.steps += len(losses)
+
+        self._guarded(log)
+
+    def rung(self, rung: "Rung") -> None:
+        """What the trial was worth on its way."""
+        values = {f"rung/{name}": value for name, value in zip(("style", "composition"), rung.values, strict=True)}
+        broken = {f"rung/{name}": value for name, value in rung.constraints.items()}
+        self._guarded(lambda: self.run.log({"rung/step": rung.step, "rung/budget": 1 / rung.part} | values | broken))
+
+    def candidate(self, candidate: Candidate, strengths: Sequence[float]) -> None:
+        """The scores of a checkpoint at one of these strengths."""
+        at = f"at {candidate.strength:g}/" if len(strengths) > 1 else ""
+        values = {"style": candidate.style, "composition": candidate.composition, **candidate.diagnostics}
+        where = {"checkpoint/step": candidate.step, "checkpoint/images_seen": candidate.images_seen}
+        self._guarded(lambda: self.run.log(where | {f"checkpoint/{at}{name}": v for name, v in values.items()}))
+
+    def outcome(self, outcome: Outcome, folder: Path) -> None:
+        """What the trial stands for: pictures, values, timings, and its LoRA if no trial before has beaten it."""
+        self._guarded(lambda: _log_outcome(self.run, outcome, folder, keeps_lora=_on_front(outcome, folder.parent)))
+
+    @classmethod
+    def off(cls) -> "Tracked":
+        """Tracks nothing."""
+        return cls(Path(), None, lambda _: None)
+
+    def end(self, state: str, reason: str = "") -> None:
+        """Closes the run, with how the trial ended."""
+
+        def close() -> None:
+            self.run.summary.update({"state": state, **({"reason": without_machine(reason)} if reason else {})})
+            close_run(self.run, failed=state == "failed")
+
+        self._guarded(close)
+        self.run = None
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        if self.run is None and self.name == "":
+            return
+        try:
+            with _environment(self.place):
+                work()
+        # wandb raises its own errors, those of its service's mailbox, OSErrors and more; none is worth a trained LoRA.
+        except Exception as error:
+            self.say(f"warning: {self.name} is not all in Weights & Biases ({type(error).__name__}: {error}); {NONE}")
+            if self.run is not None:
+                with suppress(Exception):  # an open run would hold up the end of the process
+                    self.run.finish(exit_code=1)
+            self.run, self.name = None, ""
+
+
+@contextmanager
+def tracked(config: Config, folder: Path, number: int | None, identity: str, say: Say) -> Iterator[Tracked]:
+    """The trial's run while it runs; imports and leaves nothing with `track=off` or WANDB_MODE=disabled.
+
+    Args:
+        folder: the trial's; the run lies in that of its study, where there is one.
+        number: the trial's; None outside of a study.
+        identity: of everything the values depend on; names a single run.
+    """
     settings = {
         "project": config.track.project,
         "entity": config.track.entity,
         "group": config.study.name,
         "job_type": "trial",
-        "name": f"trial-{outcome.number:04d}" if outcome.number is not None else "single",
-        "id": run_id(config.study.name, outcome.number if outcome.number is not None else outcome.identity),
-        "config": without_machine(outcome.config),
+        "name": f"trial-{number:04d}" if number is not None else folder.name,
+        "id": run_id(config.study.name, number if number is not None else identity),
+        "config": without_machine(plain_config(config)),
     }
-    _write(place, settings, lambda run: _log_trial(run, outcome, folder), say)
+    study = study_folder(config.study)
+    place = study if folder.is_relative_to(study) else folder
+    run = Tracked(place, settings if config.track.wandb and not _is_disabled() else None, say)
+    try:
+        yield run
+    except Stopped as stop:
+        run.end("stopped early", str(stop))
+        raise
+    except BaseException as fault:  # also of Ctrl-C and of a time-out: the run must not stay open
+        run.end("failed", f"{type(fault).__name__}: {fault}")
+        raise
+    run.end("complete")
 
 
 def track_study(found: "Findings", say: Say) -> None:
@@ -69,11 +166,27 @@ def track_study(found: "Findings", say: Say) -> None:
         "name": f"{found.name}-summary",
         "id": run_id(found.name, "summary"),
     }
-    _write(found.folder, settings, lambda run: _log_study(run, found), say)
+    try:
+        with _environment(found.folder):
+            run = open_run(found.folder, settings, say)
+            try:
+                _log_study(run, found)
+            finally:
+                close_run(run)
+    except Exception as error:  # as above
+        say(f"warning: the summary is not all in Weights & Biases ({type(error).__name__}: {error}); {NONE}")
     runs = found.folder / FOLDER
     if any(runs.glob("offline-run-*")):
         program = typed(Path(sys.executable).parent / "wandb") if python() != "python" else "wandb"
         say(f"Weights & Biases, offline: {program} sync {typed(runs)}/offline-run-*")
+
+
+def _on_front(outcome: Outcome, study: Path) -> bool:
+    """Whether the outcome is usable and none of the study's trials so far is better in both objectives."""
+    if outcome.number is None:
+        return True
+    known = [trial.values for trial in load_study(study).get_trials(deepcopy=False) if is_feasible(trial)]
+    return outcome.best.feasible and not any(dominates(values, outcome.values) for values in known)
 
 
 def _is_disabled() -> bool:
@@ -85,28 +198,10 @@ def run_id(study: str, part: object) -> str:
     return hashlib.blake2b(f"{study}/{part}".encode(), digest_size=8).hexdigest()
 
 
-def _write(place: Path, settings: Mapping[str, Any], log: Callable[[Any], None], say: Say) -> None:
-    with _environment(place):
-        try:
-            (place / FOLDER).mkdir(parents=True, exist_ok=True)
-            mode = _mode()
-            try:
-                _run(settings, mode, log)
-            except Exception as error:  # as below
-                if mode == "offline":
-                    raise
-                say(f"warning: Weights & Biases is out of reach, the run is written offline: {error}")
-                _run(settings, "offline", log)
-        # wandb raises its own errors, those of its service's mailbox, OSErrors and more; none is worth a trained LoRA.
-        except Exception as error:
-            what = f"{settings['name']} is not in Weights & Biases"
-            say(f"warning: {what} ({type(error).__name__}: {error}); track=off for none")
-
-
 @contextmanager
 def _environment(place: Path) -> Iterator[None]:
     """Tables' pictures and artifacts go where WANDB_DATA_DIR says, by default outside of the study."""
-    wanted = {"WANDB_DIR": str(place), "WANDB_DATA_DIR": str(place / FOLDER), "WANDB_SILENT": "true"}
+    wanted = {"WANDB_DATA_DIR": str(place / FOLDER), "WANDB_SILENT": "true"}
     kept = {name: os.environ.get(name) for name in wanted}
     os.environ |= wanted
     try:
@@ -119,57 +214,61 @@ def _environment(place: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _run(settings: Mapping[str, Any], mode: Literal["online", "offline"], log: Callable[[Any], None]) -> None:
+def open_run(place: Path, settings: Mapping[str, Any], say: Say) -> Any:
+    """A run below `place`: online if there is a login and a server, else offline."""
+    (place / FOLDER).mkdir(parents=True, exist_ok=True)
+    mode = _mode()
+    if mode == "online":
+        try:
+            return _run(place, settings, mode)
+        except Exception as error:  # wandb's own, those of requests and of its service
+            say(f"warning: Weights & Biases is out of reach, the run is written offline: {error}")
+    for old in (place / FOLDER).glob(f"offline-run-*-{settings['id']}"):
+        shutil.rmtree(old, ignore_errors=True)  # of a trial that was cut off, or of an earlier summary: all comes again
+    return _run(place, settings, "offline")
+
+
+def _run(place: Path, settings: Mapping[str, Any], mode: Literal["online", "offline"]) -> Any:
     import wandb
 
-    run = wandb.init(
+    return wandb.init(
         **settings,
+        dir=str(place),
         resume="allow",
         mode=mode,
+        reinit="create_new",
         settings=wandb.Settings(
             silent=True,
             console="off",
             x_disable_meta=True,
-            x_disable_machine_info=True,
+            disable_job_creation=True,
+            x_save_requirements=False,
+            x_stats_sampling_interval=MEASURED_S,
             disable_git=True,
             disable_code=True,
             save_code=False,
             host="",
             program="stylesweep",
+            finish_timeout=UPLOAD_S,
+            finish_timeout_raises=True,
         ),
     )
-    folder = Path(run.dir).parent
-    try:
-        log(run)
-    finally:
-        run.finish()
-    if mode == "offline":
-        shutil.rmtree(folder / "logs", ignore_errors=True)  # wandb's own, full of this machine's paths
+
+
+def close_run(run: Any, *, failed: bool = False) -> None:
+    """Ends a run and takes wandb's own logs away, which are full of this machine's paths."""
+    folder, offline = Path(run.dir).parent, run.offline
+    run.finish(exit_code=int(failed))
+    if offline:
+        shutil.rmtree(folder / "logs", ignore_errors=True)
         for link in folder.parent.glob("debug*.log"):
             link.unlink()
 
 
-def _log_trial(run: Any, outcome: Outcome, folder: Path) -> None:
+def _log_outcome(run: Any, outcome: Outcome, folder: Path, *, keeps_lora: bool) -> None:
     import wandb
 
     best = outcome.best
-    run.define_metric("train/step")
-    run.define_metric("train/*", step_metric="train/step")
-    run.define_metric("checkpoint/step")
-    run.define_metric("checkpoint/*", step_metric="checkpoint/step")
-    for step, loss in enumerate(outcome.losses, start=1):
-        run.log({"train/loss": loss, "train/step": step})
-    for candidate in sorted(outcome.candidates, key=lambda candidate: candidate.step):
-        at = f"at {candidate.strength:g}/" if len({c.strength for c in outcome.candidates}) > 1 else ""
-        run.log(
-            {
-                "checkpoint/step": candidate.step,
-                "checkpoint/images_seen": candidate.images_seen,
-                f"checkpoint/{at}style": candidate.style,
-                f"checkpoint/{at}composition": candidate.composition,
-                **{f"checkpoint/{at}{name}": value for name, value in candidate.diagnostics.items()},
-            }
-        )
     pictures = {"contact_sheet": wandb.Image(str(folder / outcome.sheet))} if (folder / outcome.sheet).is_file() else {}
     table = _samples(outcome, folder)
     run.log(pictures | ({"samples": table} if table is not None else {}))
@@ -184,9 +283,10 @@ def _log_trial(run: Any, outcome: Outcome, folder: Path) -> None:
             **{f"constraint/{name}": value for name, value in best.constraints.items()},
             **{f"seconds/{part}": value for part, value in outcome.timings.items()},
             **({"about": CANNOT_SAY} if outcome.config.get("base", {}).get("scale", 1) != 1 else {}),
-            "system/peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         }
     )
+    if keeps_lora and (folder / best.lora).is_file():
+        run.log_artifact(_lora(folder / best.lora, outcome.config["study"]["name"], folder.name, outcome, best.values))
 
 
 def _samples(outcome: Outcome, folder: Path) -> Any:
@@ -245,20 +345,21 @@ def _log_study(run: Any, found: "Findings") -> None:
 
 
 def _log_lora(run: Any, found: "Findings", entry: "Entry") -> None:
-    """The LoRA as an artifact of its trial: aliases front, and best for the best."""
+    """The LoRA under the name that its trial gave it, which W&B takes for the same version: now with its aliases."""
+    file = found.folder / str(entry.trial.user_attrs.get("lora", ""))
+    if file.is_file() and entry.outcome is not None:
+        made = _lora(file, found.name, entry.number, entry.outcome, entry.trial.values)
+        run.log_artifact(made, aliases=["front", *["best"] * (entry.relation == "best")])
+
+
+def _lora(file: Path, study: str, trial: str, outcome: Outcome, values: Sequence[float]) -> Any:
     import wandb
 
-    file = found.folder / str(entry.trial.user_attrs.get("lora", ""))
-    if not file.is_file():
-        return
-    described = {"trial": entry.number, "captions": entry.words[0], "mix": entry.words[1]}
-    metadata = without_machine(described) | {
-        "strength": entry.trial.user_attrs.get("strength"),
-        "values": list(entry.trial.values),
-    }
-    artifact = wandb.Artifact(f"{_plain(found.name)}-{entry.number}", type="lora", metadata=metadata)
-    artifact.add_file(str(file), name=f"{found.name}-{entry.number}.safetensors")
-    run.log_artifact(artifact, aliases=["front", *["best"] * (entry.relation == "best")])
+    described = {"trial": trial, "captions": outcome.captions, "mix": outcome.mix}
+    metadata = without_machine(described) | {"strength": outcome.best.strength, "values": list(values)}
+    artifact = wandb.Artifact(f"{_plain(study)}-{_plain(trial)}", type="lora", metadata=metadata)
+    artifact.add_file(str(file), name=f"{_plain(study)}-{_plain(trial)}.safetensors")
+    return artifact
 
 
 def _plain(name: str) -> str:

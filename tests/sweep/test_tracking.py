@@ -1,5 +1,6 @@
 """Weights & Biases: everything is in the offline folder, nothing of this machine is, and no trial suffers from it."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from sweep.errors import Stopped
 from sweep.findings import find
+from sweep.outcome import Outcome
+from sweep.rungs import Rung
+from sweep.schema import Config
 from sweep.settings import TrackSettings
-from sweep.tracking import FOLDER, run_id, track, track_study, without_machine
+from sweep.tracking import FOLDER, run_id, track_study, tracked, without_machine
 from tests.sweep.made import PROMPTS, add_scored, config, new_study
 
 SECRET = "k" * 40
@@ -43,29 +48,43 @@ def records(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read.stdout.splitlines()]
 
 
+def run_through(made: Outcome, settings: Config, folder: Path, said: list[str]) -> None:
+    """A trial as it is told while it runs."""
+    with tracked(settings, folder, made.number, made.identity, said.append) as run:
+        run.losses(made.losses[:2], 0.9)
+        run.rung(Rung(3, 2, [0.3, 0.4], {"leakage": -0.1}))
+        run.losses(made.losses[2:], 0.8)
+        run.candidate(made.best, [1.0])
+        run.outcome(made, folder)
+
+
 @pytest.fixture
-def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def offline_study(tmp_path: Path) -> Path:
     """A study of one trial with its offline runs: the trial's and the summary."""
     folder = tmp_path / "made"
-    study = new_study(folder)
+    study = new_study(folder, on_disk=True)
     made = add_scored(study, folder, 0.7, pictures=f"{HOME}/pictures")
     settings = config(f"{HOME}/pictures")
     settings.study.folder = str(tmp_path)
     said: list[str] = []
-    track(made, settings, folder / "0000", said.append)
+    run_through(made, settings, folder / "0000", said)
     track_study(find(study, folder), said.append)
     [line] = said
     assert "wandb sync" in line and "offline-run-*" in line, "the command that uploads it is printed"
     return folder / FOLDER
 
 
-def test_an_offline_study_is_complete_and_says_nothing_of_the_machine(tracked: Path) -> None:
-    runs = {run.name.rsplit("-", 1)[-1]: run for run in tracked.glob("offline-run-*")}
+def test_an_offline_study_is_complete_and_says_nothing_of_the_machine(offline_study: Path) -> None:
+    runs = {run.name.rsplit("-", 1)[-1]: run for run in offline_study.glob("offline-run-*")}
     assert set(runs) == {run_id("made", 0), run_id("made", "summary")}, "ids are the same whenever they are made"
     read = {name: records(run) for name, run in runs.items()}
     trial, summary = (json.dumps(read[run_id("made", part)]) for part in (0, "summary"))
     for expected in (
         "train/loss",
+        "train/validation_loss",
+        "rung/style",
+        "rung/leakage",
+        "proc.memory.rssMB",
         "checkpoint/style",
         "contact_sheet",
         "samples",
@@ -79,18 +98,49 @@ def test_an_offline_study_is_complete_and_says_nothing_of_the_machine(tracked: P
     assert stored["columns"][:5] == ["prompt", "seed", "group", "base", "LoRA"]
     assert [row[0] for row in stored["data"]] == PROMPTS
     pictures = {name: file for name, file in staged(read[run_id("made", 0)]).items() if name.endswith(".png")}
-    assert len(pictures) == 2 * len(PROMPTS) and all(file.is_relative_to(tracked) for file in pictures.values())
+    assert len(pictures) == 2 * len(PROMPTS) and all(file.is_relative_to(offline_study) for file in pictures.values())
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures.values())
     for expected in ("trials", "front", "best/style", "importance", "made-0000"):
         assert expected in summary, expected
     assert staged(read[run_id("made", "summary")])["made-0000.safetensors"].read_bytes() == b"weights"
     [lora] = [r["artifact"] for r in read[run_id("made", "summary")] if r.get("artifact", {}).get("type") == "lora"]
     assert lora["name"] == "made-0000" and {"front", "best"} <= set(lora["aliases"])
-    files = [file for file in tracked.rglob("*") if file.is_file() and not file.read_bytes().startswith(b"\x89PNG")]
+    files = [
+        file for file in offline_study.rglob("*") if file.is_file() and not file.read_bytes().startswith(b"\x89PNG")
+    ]
     texts = [trial, summary, *(file.read_text(errors="replace") for file in files)]
     for secret in (SECRET, HOME, socket.gethostname(), str(Path.home())):
         word = re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)")
         assert not any(word.search(text) for text in texts), secret
+
+
+def test_a_trial_that_ends_early_or_breaks_leaves_its_run_with_the_reason(tmp_path: Path) -> None:
+    settings = config()
+    settings.study.folder = str(tmp_path)
+    said: list[str] = []
+    for number, fault in ((0, Stopped(f"behind 5 of 6 in {HOME}/x")), (1, RuntimeError("out of memory"))):
+        with (
+            pytest.raises(type(fault)),
+            tracked(settings, tmp_path / "made" / f"{number:04d}", number, "", said.append),
+        ):
+            raise fault
+    runs = (tmp_path / "made" / FOLDER).glob("offline-run-*")
+    texts = [json.dumps(records(run), ensure_ascii=False) for run in runs]
+    stopped, broken = sorted(texts, key=lambda text: "out of memory" in text)
+    assert "stopped early" in stopped and "behind 5 of 6 in …/x" in stopped
+    assert "failed" in broken and "RuntimeError: out of memory" in broken
+    assert said == []
+
+
+def test_a_trial_run_again_replaces_the_run_that_was_cut_off(tmp_path: Path) -> None:
+    settings = config()
+    settings.study.folder = str(tmp_path)
+    for fault in (KeyboardInterrupt(), None):
+        with contextlib.suppress(KeyboardInterrupt), tracked(settings, tmp_path / "made" / "0000", 0, "", print):
+            if fault is not None:
+                raise fault
+    [run] = (tmp_path / "made" / FOLDER).glob("offline-run-*")
+    assert '"complete' in json.dumps(records(run)).replace("\\", "")
 
 
 def test_without_tracking_nothing_is_left(tmp_path: Path) -> None:
@@ -103,7 +153,7 @@ def test_without_tracking_nothing_is_left(tmp_path: Path) -> None:
     settings.study.folder = str(tmp_path)
     settings.track = TrackSettings(wandb=False)
     said: list[str] = []
-    track(made, settings, folder / "0000", said.append)
+    run_through(made, settings, folder / "0000", said)
     track_study(find(study, folder), said.append)
     assert said == [] and not (folder / FOLDER).exists()
 
@@ -115,7 +165,7 @@ def test_wandb_mode_disabled_stays_disabled(tmp_path: Path, monkeypatch: pytest.
     settings = config()
     settings.study.folder = str(tmp_path)
     said: list[str] = []
-    track(made, settings, folder / "0000", said.append)
+    run_through(made, settings, folder / "0000", said)
     assert said == [] and not (folder / FOLDER).exists()
 
 
@@ -126,7 +176,7 @@ def test_a_trial_that_cannot_be_tracked_gets_one_warning(tmp_path: Path) -> None
     settings.study.folder = str(tmp_path)
     (folder / FOLDER).write_text("a file where the runs' folder should be", encoding="utf-8")
     said: list[str] = []
-    track(made, settings, folder / "0000", said.append)
+    run_through(made, settings, folder / "0000", said)
     assert len(said) == 1
     assert "warning" in said[0] and "track=off" in said[0]
 
