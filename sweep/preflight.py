@@ -72,7 +72,7 @@ def _checks(config: Config) -> Iterator[Check]:
     yield ("others", config.eval.others), _others(config.eval.others)
     yield ("score", config.score), _score(config.score)
     yield ("plan", config.base.path, config.base.scale, data.path, data.limit, config.mix), _plan(config)
-    yield ("prompts", config.eval.prompts, config.base.path, config.base.scale), _prompts(config)
+    yield ("prompts", config.eval, config.base.path, config.base.scale, config.score), _prompts(config)
     yield ("disk", config.study), _disk(study_folder(config.study), config.study.min_free_gb)
 
 
@@ -162,6 +162,13 @@ def _prompts(config: Config) -> Iterator[str]:
         yield (
             "`eval.prompts` must hold at least two different prompts of the group unrelated:"
             " composition is read between them"
+        )
+    asked = {(p.text, p.seed, p.width, p.height) for p in config.eval.prompts if p.group == Group.unrelated}
+    least = config.score.references_at_least
+    if not config.eval.others and len(asked) < least:
+        yield (
+            f"`eval.prompts` must hold at least {least} prompts of the group unrelated, got {len(asked)}, or"
+            " `eval.others` name a folder of pictures in other styles: style is measured against them"
         )
     try:
         step = step_px(find_base(config.base))

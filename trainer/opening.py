@@ -54,6 +54,13 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
             f"the base does not fit {device}: choose memory=24gb, memory=16gb or memory=12gb"
             f" (now base.quantize={settings.quantize}, base.offload={str(settings.offload).lower()})"
         ) from error
+    except BaseError:
+        raise
+    except Exception as error:  # the libraries raise whatever a damaged file leads to
+        raise BaseError(
+            f"`base.path`={settings.path}: what is in {folder} cannot be loaded, a file may be damaged or half fetched"
+            f" ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+        ) from error
     if device.type == "cpu" and base_class is FluxBase:
         pipeline.transformer.set_attn_processor(CpuAttention())
     return base_class(pipeline, settings, base_ids(settings), device)
@@ -62,23 +69,20 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
 def _place(pipeline: diffusers.DiffusionPipeline, settings: BaseSettings, device: torch.device) -> None:
     """Freeze everything and bring to the device what is to be there from the start."""
     transformer: Any = pipeline.transformer
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        module: nn.Module | None = getattr(pipeline, name, None)
-        if module is not None:
-            module.requires_grad_(False).eval()
-            if (name == "transformer" and not settings.group_offload) or (
-                name != "transformer" and not settings.offload
-            ):
-                module.to(device)
-    if settings.quantize == Quantize.fp8:
+    encoders = [getattr(pipeline, name, None) for name in ("vae", "text_encoder", "text_encoder_2")]
+    others: list[nn.Module] = [part for part in encoders if part is not None]
+    for part in (transformer, *others):
+        part.requires_grad_(False).eval()
+    if settings.quantize == Quantize.fp8:  # before it moves: in bfloat16 it would not fit the card that it is cast for
         transformer.enable_layerwise_casting(
             storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, settings.dtype)
         )
-    if settings.group_offload:
-        streamed = (transformer.transformer_blocks, transformer.single_transformer_blocks)
-        for part in transformer.children():
-            if not any(part is stack for stack in streamed):
-                part.to(device)
+    stacks = (transformer.transformer_blocks, transformer.single_transformer_blocks)
+    streamed = stacks if settings.group_offload else ()
+    moved = [transformer] if not streamed else [p for p in transformer.children() if all(p is not s for s in streamed)]
+    for part in moved if settings.offload else [*moved, *others]:
+        part.to(device)
+    if streamed:
         stream_blocks(chain(*streamed), device)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,14 @@ def test_offloaded_encoders_give_the_same(base: FluxBase, tiny_settings: BaseSet
     loaded = load_base(BaseSettings(**{**vars(tiny_settings), "offload": True}))
     ours, theirs = loaded.encode_text(["a red heart"]), base.encode_text(["a red heart"])
     assert torch.equal(ours.tokens, theirs.tokens) and torch.equal(ours.pooled, theirs.pooled)
+
+
+@pytest.mark.parametrize("damaged", ["vae/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"])
+def test_a_damaged_file_is_a_message_with_its_folder(
+    damaged: str, tiny_flux: Path, tiny_settings: BaseSettings, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_flux, tmp_path / "flux")
+    file = folder / damaged
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(BaseError, match=r"flux cannot be loaded, a file may be damaged or half fetched \("):
+        load_base(replace(tiny_settings, path=str(folder)))

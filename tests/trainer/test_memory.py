@@ -217,6 +217,21 @@ def test_streamed_blocks_lie_in_main_memory_and_train_as_resident_ones(
     assert at_rest == [weight.data_ptr() for block in blocks for weight in block.parameters()]
 
 
+def test_weights_of_8_bits_are_cast_before_they_come_to_a_card_that_would_not_hold_them_whole(
+    tiny_settings: BaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[torch.dtype] = []
+    whole = FluxTransformer2DModel.to
+
+    def to(model: FluxTransformer2DModel, *arguments: object, **named: object) -> FluxTransformer2DModel:
+        moved.append(model.transformer_blocks[0].attn.to_q.weight.dtype)
+        return whole(model, *arguments, **named)
+
+    monkeypatch.setattr(FluxTransformer2DModel, "to", to)
+    load_base(replace(tiny_settings, dtype=Dtype.bfloat16, quantize=Quantize.fp8))
+    assert moved[-1] == torch.float8_e4m3fn
+
+
 @pytest.mark.filterwarnings("ignore")  # of peft's own
 def test_a_lokr_trains_on_weights_of_8_bits_and_a_dora_says_what_it_needs(
     tiny_settings: BaseSettings, picture_folder: Path, tmp_path: Path
