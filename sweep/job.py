@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def run_job(
         failure = _failure(error, lost=(folder / BEGAN).exists())
         if not failure.lost and not isinstance(error, HydraException | OmegaConfBaseException):
             raise InputError(f"`hydra/launcher` could not start the job: {failure.reason}") from error
-        return failure
+        return replace(failure, reason=f"the job's process died ({failure.reason})") if failure.lost else failure
     if isinstance(job._return_value, InputFault):
         raise InputError(
             f"{job._return_value.text}\n  Trial {number:04d} met this and is not counted:"
