@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 HOST ?= 127.0.0.1
 PORT ?= 8080
+BENCH_ROUNDS ?= 3
+BENCH_PEER ?=
 
 # One thread per process: on shared cores two threads of a small model wait for each other most of the time.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: sweep test test-browser check validate-metrics dashboard install clean
+.PHONY: sweep test test-browser check validate-metrics bench bench-check dashboard install clean
 .DEFAULT_GOAL := sweep
 
 sweep: $(STAMP)  ## a sweep on the sandbox; run it again to continue it
@@ -29,6 +31,12 @@ check: $(STAMP)  ## lint and types
 
 validate-metrics: $(STAMP)  ## prove the metrics on fresh pictures and trainings; writes the tables of metrics/README.md
 	$(BIN)/python tests/metrics/validate.py --write --trainings
+
+bench: $(STAMP)  ## a sweep against the peer's script and a plain loop, side by side; bench/README.md
+	$(BIN)/python -m bench.speed --rounds $(BENCH_ROUNDS) $(if $(BENCH_PEER),--peer $(BENCH_PEER))
+
+bench-check: $(STAMP)  ## one round; fails if a ratio fell by more than a fifth
+	$(BIN)/python -m bench.speed --rounds 1 --check $(if $(BENCH_PEER),--peer $(BENCH_PEER))
 
 dashboard: $(STAMP)  ## optuna-dashboard on the newest study, on this machine only
 	$(BIN)/python -m sweep.dashboard --host $(HOST) --port $(PORT)

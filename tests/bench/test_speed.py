@@ -1,0 +1,72 @@
+"""The benchmark's list, gates and arithmetic; its runs are `make bench`."""
+
+from itertools import combinations, pairwise
+
+import pytest
+
+from bench.physics import flop_of
+from bench.speed import Measured, fallen, peer_words, ratios
+from bench.table import gates, show
+from bench.trials import choices, lists, points
+
+NAMES = [point.name for point in points()]
+STYLES = {name: 0.1 * i for i, name in enumerate(NAMES)}
+
+
+def row(side: str, styles: dict[str, float] | None = None, cpu: float = 100.0) -> Measured:
+    styles = STYLES if styles is None else styles
+    return Measured(side, cpu, cpu, 1.0, 100.0, styles, dict.fromkeys(styles, 0.5), {"train": 50.0}, 1e12, 10)
+
+
+def test_the_trials_are_told_apart_by_rate_times_length() -> None:
+    products = sorted(point.rate * point.images for point in points())
+    assert len(products) == 12
+    assert all(b / a > 1.4 for a, b in pairwise(products))
+
+
+def test_every_side_is_told_the_same_trials() -> None:
+    point = points()[5]
+    words = peer_words(point, "pictures", "out")  # type: ignore[arg-type]
+    assert f"--learning_rate={point.rate}" in words and f"--max_train_steps={round(point.images * 4 / 30)}" in words
+    assert lists(points()) == [
+        "train.optimizer.learning_rate=0.00015,0.00045,0.00135,0.004",
+        "train.budget.images_seen=290,420,600",
+    ]
+    assert "train.budget.images_seen=choice(290,420,600)" in choices(points())
+
+
+def test_equal_scores_pass_the_gates() -> None:
+    assert gates([row("P1"), row("P2"), row("ours"), row("ours, stopping")]) == []
+
+
+def test_other_scores_of_the_same_work_make_the_ratio_void() -> None:
+    other = {**STYLES, NAMES[3]: STYLES[NAMES[3]] + 0.002}
+    assert "scores differ by 0.002" in gates([row("P2", other), row("ours")])[0]
+
+
+def test_another_ranking_makes_the_ratio_void() -> None:
+    for i, j in combinations(range(len(NAMES)), 2):
+        swapped = {**STYLES, NAMES[i]: STYLES[NAMES[j]], NAMES[j]: STYLES[NAMES[i]]}
+        assert bool(gates([row("P1", swapped), row("ours")])) == (j - i > 1)  # neighbours are one pair of 66
+
+
+def test_early_stopping_that_loses_the_best_makes_the_ratio_void() -> None:
+    early = {name: STYLES[name] for name in NAMES[:-1]}
+    assert "early stopping lost 0.100" in gates([row("ours"), row("ours, stopping", early)])[0]
+
+
+def test_ratios_are_of_medians_and_a_fall_of_a_fifth_is_told() -> None:
+    found = [row("P2", cpu=cpu) for cpu in (300, 200, 900)] + [row("ours", cpu=cpu) for cpu in (100, 110, 90)]
+    assert ratios(found) == {"P2 / ours": 3.0}
+    assert fallen({"P2 / ours": 3.0}, {"P2 / ours": 3.7}) == []
+    assert fallen({"P2 / ours": 3.0}, {"P2 / ours": 3.8}) == ["P2 / ours: 3.80 before, 3.00 now"]
+    assert "3.00" in show(found, ratios(found), 1e11)
+
+
+def test_work_grows_with_pictures_and_drawings() -> None:
+    once = flop_of(points())
+    assert flop_of(points(), drawings=2) > once > flop_of(points(), images=1)
+    assert once == pytest.approx(
+        12 * flop_of(points()[:1], images=0)
+        + (4 * (290 + 420 + 600)) * (flop_of(points()[:1], images=1) - flop_of(points()[:1], images=0))
+    )
