@@ -55,10 +55,13 @@ def sample(
         SamplingError: the device's memory is full.
     """
     pictures: dict[int, Tensor] = {}
+    batches = _batches(base, prompts, settings.batch_size)
+    # Each part of an offloaded base comes to the device once: encoders, then the transformer, then the VAE.
+    base.encode_text([prompt.text for prompt in prompts])
     with _applied(base, lora, strength):
-        for indices in _batches(base, prompts, settings.batch_size):
-            drawn = _draw(base, [prompts[index] for index in indices], settings)
-            pictures.update(zip(indices, drawn, strict=True))
+        drawn = [_draw(base, [prompts[index] for index in indices], settings) for indices in batches]
+    for indices, latents in zip(batches, drawn, strict=True):
+        pictures.update(zip(indices, _decode(base, latents, settings), strict=True))
     return [pictures[index] for index in range(len(prompts))]
 
 
@@ -74,7 +77,8 @@ def base_images(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSetti
         )
         found = store.load("base_images", key)
         if found is None:
-            found = {"pictures": torch.stack(_draw(base, batch, settings))}
+            base.encode_text([prompt.text for prompt in prompts])
+            found = {"pictures": torch.stack(_decode(base, _draw(base, batch, settings), settings))}
             store.store("base_images", key, found)
         pictures.update(zip(indices, found["pictures"], strict=True))
     return [pictures[index] for index in range(len(prompts))]
@@ -104,28 +108,35 @@ def _pixels(base: FluxBase, prompt: Prompt) -> tuple[int, int]:
     return height, width
 
 
-def _draw(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -> list[Tensor]:
-    """Pictures of prompts of one size."""
+def _draw(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -> Tensor:
+    """Latents of prompts of one size."""
+    with _fitting(len(prompts), settings), torch.no_grad():
+        height, width = (edge // base.vae_factor for edge in _pixels(base, prompts[0]))
+        noise = [base.noise((height, width), torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
+        x = torch.cat(noise).to(base.device)
+        text = base.encode_text([prompt.text for prompt in prompts])
+        sigmas = sampler_sigmas(base, settings.steps, x.shape[1])
+        for sigma, following in pairwise(sigmas):
+            velocity = base.predict(x, sigma.repeat(len(x)).to(x.device), text, (height, width), settings.guidance)
+            x = x + (following - sigma).item() * velocity  # Euler step of dx/dsigma = n - x
+        return unpack(x, height, width)
+
+
+def _decode(base: FluxBase, latents: Tensor, settings: SampleSettings) -> list[Tensor]:
+    with _fitting(len(latents), settings):
+        return list(base.decode(latents).cpu())
+
+
+@contextmanager
+def _fitting(pictures: int, settings: SampleSettings) -> Iterator[None]:
+    """Say what to lower where the device's memory is full."""
     try:
-        return _drawn(base, prompts, settings)
+        yield
     except torch.OutOfMemoryError as error:
         raise SamplingError(
-            f"out of memory while {len(prompts)} pictures were drawn at once: lower `sample.batch_size`"
+            f"out of memory while {pictures} pictures were drawn at once: lower `sample.batch_size`"
             f" ({settings.batch_size}), or choose memory=24gb, 16gb or 12gb"
         ) from error
-
-
-@torch.no_grad()
-def _drawn(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -> list[Tensor]:
-    height, width = (edge // base.vae_factor for edge in _pixels(base, prompts[0]))
-    noise = [base.noise((height, width), torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
-    x = torch.cat(noise).to(base.device)
-    text = base.encode_text([prompt.text for prompt in prompts])
-    sigmas = sampler_sigmas(base, settings.steps, x.shape[1])
-    for sigma, following in pairwise(sigmas):
-        velocity = base.predict(x, sigma.repeat(len(x)).to(x.device), text, (height, width), settings.guidance)
-        x = x + (following - sigma).item() * velocity  # Euler step of dx/dsigma = n - x
-    return list(base.decode(unpack(x, height, width)).cpu())
 
 
 def sampler_sigmas(base: FluxBase, steps: int, tokens: int) -> Tensor:

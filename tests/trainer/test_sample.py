@@ -1,18 +1,19 @@
 """The sampler against FluxPipeline, and its promises about noise, batches and LoRAs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer.base import BaseError
+from trainer.base import BaseError, load_base
 from trainer.export import LoraError
 from trainer.flux import FluxBase
 from trainer.lora import Lora
 from trainer.sample import base_images, sample, sampler_sigmas
-from trainer.settings import Kind, LoraSettings, Prompt, SampleSettings, Targets
+from trainer.settings import BaseSettings, Kind, LoraSettings, Prompt, SampleSettings, Targets
 
 SETTINGS = SampleSettings(steps=3, guidance=3.5, batch_size=2)
 PROMPTS = [Prompt("a red heart", seed=3), Prompt("a house", 4), Prompt("a hand", 3), Prompt("a house", 5, 768, 512)]
@@ -63,6 +64,17 @@ def test_a_sample_does_not_depend_on_what_it_is_batched_with(base: FluxBase) -> 
     assert all(torch.allclose(x, y, atol=1e-4) for x, y in zip(together, alone, strict=True))
     assert (together[0] - together[2]).abs().max() > 1e-3  # same noise, another text
     assert all(torch.equal(x, y) for x, y in zip(together, sample(base, PROMPTS, SETTINGS), strict=True))
+
+
+def test_an_offloaded_base_has_each_part_on_the_device_once_for_all_pictures(
+    tiny_settings: BaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offloaded = load_base(replace(tiny_settings, offload=True))
+    came: list[str] = []
+    modules = offloaded._modules
+    monkeypatch.setattr(offloaded, "_modules", lambda part: came.append(part) or modules(part))
+    sample(offloaded, PROMPTS, SETTINGS)
+    assert came[1::2] == ["text", "transformer", "vae"]  # each after what it takes the place of
 
 
 def test_no_lora_and_strength_zero_are_the_base_exactly(base: FluxBase, lora_file: Path, tmp_path: Path) -> None:
