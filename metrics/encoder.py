@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from metrics.images import ScoreError, resized
-from metrics.style import Whitening
 
+DEPTHS = (0.25, 0.5, 0.75)  # of the trunk's blocks, from the first (0) to the last (1): where style is read
 TEMPLATES = ("a {}", "a picture of a {}", "a drawing of a {}")  # averaged, as in CLIP's zero-shot classification
 
 
@@ -43,8 +43,6 @@ def file_hash(path: Path) -> str:
 
 class Encoder:
     """Embeddings of pictures and texts in one space, L2-normalised, float32 on the CPU."""
-
-    whitening = Whitening.directions  # as a style encoder
 
     def __init__(self, name: str, device: str = "cpu", batch_size: int = 32) -> None:
         """Load `name`: an open_clip folder, or "ARCHITECTURE@WEIGHTS_FILE" such as "ViT-L-14-quickgelu@vit_l.pt".
@@ -73,23 +71,43 @@ class Encoder:
         mean, std = model.visual.preprocess_cfg["mean"], model.visual.preprocess_cfg["std"]
         self._mean = torch.tensor(mean).view(1, 3, 1, 1)
         self._std = torch.tensor(std).view(1, 3, 1, 1)
+        last = self._count_blocks() - 1
+        self._style_blocks = sorted({round(depth * last) for depth in DEPTHS})
+        self._blocks = sorted({*self._style_blocks, last})  # without the last one the trunk would stop early
 
     @property
     def logit_scale(self) -> float:
         """The factor before the softmax that the model was trained with."""
         return float(self._model.logit_scale.exp())
 
-    @torch.inference_mode()
     def pictures(self, images: Sequence[Tensor]) -> Tensor:
         """Return (N, D) embeddings of (3, H, W) pictures in [0, 1], stretched to the model's size.
 
         Stretched, not cropped: a border or an empty side is part of the style and must be seen.
         """
-        found = []
+        return self.look(images)[0]
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (N, D) embeddings and (N, S) style statistics: mean and SD of every channel at DEPTHS of the trunk.
+
+        Where in the picture a channel answers is left out, and the last blocks, which know subjects. Source: adaptive
+        instance normalisation, Huang & Belongie 2017 (arXiv 1703.06868), whose styles are these statistics.
+        """
+        embeddings, statistics = [], []
         for start in range(0, len(images), self.batch_size):
             pixels = (resized(images[start : start + self.batch_size], *self.image_size) - self._mean) / self._std
-            found.append(self._model.encode_image(pixels.to(self.device), normalize=True).float().cpu())
-        return torch.cat(found).clone()
+            found = self._model.visual.forward_intermediates(pixels.to(self.device), indices=self._blocks)
+            embeddings.append(functional.normalize(found["image_features"], dim=-1).float().cpu())
+            blocks = found["image_intermediates"][: len(self._style_blocks)]  # each (N, C, H, W)
+            maps = [block.flatten(2).float() for block in blocks]
+            statistics.append(torch.cat([part for m in maps for part in (m.mean(2), m.std(2))], 1).cpu())
+        return torch.cat(embeddings).clone(), torch.cat(statistics).clone()
+
+    @torch.inference_mode()
+    def _count_blocks(self) -> int:
+        blank = torch.zeros(1, 3, *self.image_size, device=self.device)
+        return len(self._model.visual.forward_intermediates(blank)["image_intermediates"])
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:

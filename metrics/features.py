@@ -48,10 +48,10 @@ class FeatureReader:
         pictures = list(fresh.values())
         known = dict(self._kept)
         if pictures:
-            embeddings = self.encoder.pictures(pictures)
+            embeddings, layers = self.encoder.look(pictures)
             by_style = [
-                embeddings if encoder is self.encoder else encoder.pictures(pictures)
-                for encoder in self.styles.values()
+                layers if name is StyleEncoder.open_clip else encoder.pictures(pictures)
+                for name, encoder in self.styles.items()
             ]
             columns = zip(
                 fresh,

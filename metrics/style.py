@@ -29,7 +29,22 @@ class Whitening(StrEnum):
 
     none = "none"
     features = "features"  # each by itself: for statistics with units of their own
-    directions = "directions"  # what the references differ in is suppressed: for learned embeddings
+    directions = "directions"  # what the references differ in is suppressed: for learned features
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How centred features are scaled: each by a factor, then some directions among them once more."""
+
+    factors: Tensor  # (D,)
+    directions: Tensor  # (K, D) orthonormal rows, K may be 0; a full (D, D) matrix would not fit for wide networks
+    shrink: Tensor  # (K,) share of each direction that is taken away
+    limit: float = float("inf")  # most of its scales that one feature by itself may say
+
+    def unit(self, centred: Tensor) -> Tensor:
+        """Return (N, D) rows of length 1."""
+        scaled = (centred * self.factors).clamp(-self.limit, self.limit)
+        return functional.normalize(scaled - (scaled @ self.directions.T * self.shrink) @ self.directions, dim=1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class StyleSpace:
     references: Tensor  # (R, D) unit rows
     others: Tensor  # (N, D) unit rows
     centre: Tensor  # (D,)
-    transform: Tensor  # (D,) factors or (D, D)
+    scaling: Scaling
     mean: float = 0.0
     spread: float = 1.0
     ceiling: float = 0.0  # median sigma of the references, each in a space fitted to the others of them
@@ -55,7 +70,7 @@ class StyleSpace:
         Args:
             references: held-out pictures of the style.
             others: the pool of other styles.
-            whitening: see `TRANSFORMS`.
+            whitening: see `SCALINGS`.
         """
         space = cls._framed(references, others, whitening)
         apart = ~torch.eye(len(others), dtype=torch.bool)
@@ -73,12 +88,12 @@ class StyleSpace:
     def _framed(cls, references: Tensor, others: Tensor, whitening: Whitening) -> StyleSpace:
         """Return the space before its scale is known."""
         everything = torch.cat([references, others])
-        centre, transform = everything.mean(0), TRANSFORMS[whitening](references, everything)
-        return cls(_unit(references, centre, transform), _unit(others, centre, transform), centre, transform)
+        centre, scaling = everything.mean(0), SCALINGS[whitening](references, everything)
+        return cls(scaling.unit(references - centre), scaling.unit(others - centre), centre, scaling)
 
     def unit(self, features: Tensor) -> Tensor:
         """Return raw features (M, D) as this space compares them: centred, scaled, of length 1."""
-        return _unit(features, self.centre, self.transform)
+        return self.scaling.unit(features - self.centre)
 
     def sigma(self, features: Tensor, allowed_others: Tensor | None = None) -> Floats:
         """Return the style strength of raw features (M, D), in SDs of the pool; higher is more of the style.
@@ -93,46 +108,43 @@ class StyleSpace:
         return _margins(self.unit(features), self.references, self.others, allowed_others=allowed_others)
 
 
-def _unscaled(references: Tensor, everything: Tensor) -> Tensor:
-    return torch.ones_like(everything[0])
+def _unscaled(references: Tensor, everything: Tensor) -> Scaling:
+    return _by_factors(torch.ones_like(everything[0]))
 
 
-def _by_feature(references: Tensor, everything: Tensor) -> Tensor:
-    """Return (D,) one over the geometric mean of a feature's SD over everything and within the references.
+def _by_feature(references: Tensor, everything: Tensor) -> Scaling:
+    """Return one over the geometric mean of a feature's SD over everything and within the references.
 
     What all references share then says most, what changes with their subjects says little: on the drawn scenes of
     tests/metrics the rank test V1 of the descriptor rises from .861 (SD over everything) to .994.
     """
     total = everything.std(0).clamp_min(1e-4)
-    return (total * torch.maximum(references.std(0), 0.1 * total)).rsqrt()
+    return _by_factors((total * torch.maximum(references.std(0), 0.1 * total)).rsqrt(), limit=4)
 
 
-def _by_direction(references: Tensor, everything: Tensor) -> Tensor:
-    """Return (D, D): the inverse root of the references' covariance, ridged by the mean variance of a direction.
+def _by_factors(factors: Tensor, limit: float = float("inf")) -> Scaling:
+    return Scaling(factors, factors.new_zeros(0, len(factors)), factors.new_zeros(0), limit)
 
-    Learned embeddings are about subjects first. Among references of one style and many subjects the subjects are what
+
+def _by_direction(references: Tensor, everything: Tensor) -> Scaling:
+    """Return one over a feature's SD, then the inverse root of the references' covariance, ridged by 1.
+
+    Learned features are about subjects first. Among references of one style and many subjects the subjects are what
     differs, so those directions count little. Source: within-class covariance normalisation, Hatch et al. 2006.
     """
-    ridge = (everything - everything.mean(0)).square().mean().clamp_min(1e-8)
-    _, spreads, directions = torch.linalg.svd(references - references.mean(0), full_matrices=False)
+    spread = everything.std(0)
+    factors = 1 / torch.maximum(spread, 0.01 * spread.mean()).clamp_min(1e-6)  # a channel that hardly answers is noise
+    scaled = (references - references.mean(0)) * factors
+    _, spreads, directions = torch.linalg.svd(scaled, full_matrices=False)
     variances = spreads.square() / max(1, len(references) - 1)
-    factors = (variances + ridge).rsqrt() - ridge.rsqrt()
-    return torch.eye(everything.shape[1]) * ridge.rsqrt() + directions.T * factors @ directions
+    return Scaling(factors, directions, 1 - (1 + variances).rsqrt())
 
 
-TRANSFORMS: dict[Whitening, Callable[[Tensor, Tensor], Tensor]] = {
+SCALINGS: dict[Whitening, Callable[[Tensor, Tensor], Scaling]] = {
     Whitening.none: _unscaled,
     Whitening.features: _by_feature,
     Whitening.directions: _by_direction,
 }
-
-
-def _unit(features: Tensor, centre: Tensor, transform: Tensor) -> Tensor:
-    """Return centred, scaled and normalised rows."""
-    if transform.ndim == 2:
-        return functional.normalize((features - centre) @ transform, dim=1)
-    # 4 of its scales are the most that one feature by itself may say.
-    return functional.normalize(((features - centre) * transform).clamp(-4, 4), dim=1)
 
 
 def _margins(

@@ -41,6 +41,19 @@ class PictureEncoder(Protocol):
         """Return (N, D) features of (3, H, W) pictures in [0, 1]."""
 
 
+class LayerStatistics:
+    """What open_clip's trunk says of style; see `Encoder.look`."""
+
+    whitening = Whitening.directions
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def pictures(self, images: Sequence[Tensor]) -> Tensor:
+        """Return (N, S) statistics of its blocks."""
+        return self.encoder.look(images)[1]
+
+
 class Descriptor:
     """The hand-made descriptor at the area of a square of `side` px."""
 
@@ -112,7 +125,7 @@ def load_patch_encoder(settings: ScoreSettings, loaded: dict[StyleEncoder, Pictu
 def _load(name: str, settings: ScoreSettings, encoder: Encoder) -> PictureEncoder:
     kind, where = style_encoder(name), name.partition(":")[2]
     if kind is StyleEncoder.open_clip:
-        return encoder
+        return LayerStatistics(encoder)
     if kind is StyleEncoder.descriptor:
         return Descriptor(settings.side)
     return (_csd if kind is StyleEncoder.csd else _timm)(where, settings)

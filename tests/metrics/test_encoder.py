@@ -21,6 +21,19 @@ def test_embeddings_are_unit_vectors_of_pictures_of_any_size_and_of_texts(encode
     assert encoder.nouns(["heart", "cup"]).norm(dim=1) == pytest.approx(torch.ones(2))
 
 
+def test_style_is_read_as_mean_and_spread_of_the_channels_of_inner_blocks(encoder_folder):
+    encoder, images = Encoder(str(encoder_folder), batch_size=2), pictures("hatch", range(3))
+    embeddings, statistics = encoder.look(images)
+    visual = encoder._model.visual
+    with torch.inference_mode():
+        pixels = (torch.stack(images) - encoder._mean) / encoder._std
+        blocks = visual.forward_intermediates(pixels)["image_intermediates"]  # two, of 64 channels
+        expected = [part for b in blocks for part in (b.flatten(2).mean(2), b.flatten(2).std(2))]
+        embedded = encoder._model.encode_image(pixels, normalize=True)
+    assert statistics == pytest.approx(torch.cat(expected, 1), abs=1e-4) and statistics.shape == (3, 256)
+    assert embeddings == pytest.approx(embedded, abs=1e-5)
+
+
 def test_the_batch_a_picture_is_in_does_not_matter(encoder_folder):
     images = pictures("chalk", range(5))
     one = Encoder(str(encoder_folder), batch_size=1).pictures(images)

@@ -54,12 +54,13 @@ def gpu_like(settings: ScoreSettings, csd_file: Path, timm_file: Path) -> ScoreS
     return replace(settings, style_encoders=names, patch_encoder=names[2], constraints=[Constraint.failures])
 
 
-def test_every_encoder_gives_unit_vectors_of_pictures_of_any_size(settings, csd_file, timm_file):
+def test_every_network_gives_unit_vectors_of_pictures_of_any_size(settings, csd_file, timm_file):
     found = load_style_encoders(gpu_like(settings, csd_file, timm_file), Encoder(settings.encoder))
     assert list(found) == [StyleEncoder.open_clip, StyleEncoder.csd, StyleEncoder.timm]
     images = [*pictures("flat", range(2)), *pictures("hatch", range(2), (96, 48))]
-    for encoder in found.values():
-        assert encoder.pictures(images).norm(dim=1) == pytest.approx(torch.ones(4), abs=1e-5)
+    for name in (StyleEncoder.csd, StyleEncoder.timm):
+        assert found[name].pictures(images).norm(dim=1) == pytest.approx(torch.ones(4), abs=1e-5)
+    assert found[StyleEncoder.open_clip].pictures(images).isfinite().all()  # statistics, scaled by the style space
 
 
 def test_csd_is_the_trunk_without_projection_times_the_style_head(settings, csd_state, csd_file):
