@@ -1,8 +1,8 @@
 """Subject leakage: a training subject shows up where nobody asked for it.
 
 By text: zero-shot CLIP classification among the training nouns and neutral ones. Only what the base's picture of the
-same prompt and seed does not show counts, and only nouns the prompt does not ask for. By picture: how far a sample
-moved from its base image towards a training picture, more than towards a held-out reference of the same style.
+same prompt and seed does not show counts, and only nouns the prompt does not ask for. By picture: how much nearer
+than its base image a sample came to a training picture, more than to a held-out reference of the same style.
 """
 
 from __future__ import annotations
@@ -68,32 +68,39 @@ def leaks(samples: Floats, base: Floats, asked: Flags) -> Flags:
     return np.asarray(((samples > 0.5) & (base < 0.5) & ~asked).any(axis=1))
 
 
-def directional_leakage(samples: Tensor, base: Tensor, subjects: Tensor) -> Floats:
-    """Return how far each sample went from its base image towards each picture of subjects, (N, M) in [0, 1].
+def subject_directions(nouns: Tensor) -> Tensor:
+    """Return (K, D) orthonormal directions in which nouns differ, with all but 2 % of their variance.
+
+    A change of style moves a picture in other directions than these, so what it shows is compared in them alone.
 
     Args:
-        samples: (N, D) unit embeddings of grey pictures, so that a tint is no way to go.
-        base: (N, D) of their base images.
-        subjects: (M, D) of training pictures or references.
-
-    Source: directional content leakage, facts/metrics.md 4: the share of the way from base image to subject.
+        nouns: (M, D) embeddings of nouns; with fewer than two different ones every direction is kept.
     """
-    way = subjects[None] - base[:, None]
-    went = ((samples - base)[:, None] * way).sum(-1) / way.square().sum(-1).clamp_min(1e-6)
-    return went.clamp(0, 1).double().numpy()
+    _, spreads, directions = torch.linalg.svd(nouns - nouns.mean(0), full_matrices=False)
+    shares = spreads.square().cumsum(0) / spreads.square().sum().clamp_min(1e-12)
+    if float(shares[-1]) < 0.5:  # no variance at all
+        return torch.eye(nouns.shape[1])
+    return directions[: int((shares < 0.98).sum()) + 1]
 
 
-def picture_leak(to_training: Floats, to_references: Floats) -> Floats:
-    """Return per sample how much further it went towards a training picture than towards a reference.
+def picture_leak(samples: Tensor, base: Tensor, training: Tensor, references: Tensor) -> Floats:
+    """Return per sample how much nearer to a training picture than its base image it is, beyond the references.
 
     Args:
-        to_training: (N, M) `directional_leakage` towards the training pictures.
-        to_references: (N, R) towards the held-out references, which share the style and were never seen.
+        samples: (N, K) unit vectors in `subject_directions`.
+        base: (N, K) of their base images.
+        training: (M, K) of the training pictures.
+        references: (R, K) of held-out pictures, which share the style and were never seen.
 
-    Range: -1 ... 1, lower is better; 0 = no change, or no further than towards pictures that were never seen.
-    Fooled by: references that show the training subjects too (then it stays near 0), a sample whose own subject is
-    among the references (then it is negative). Both sets count as equally large (`expected_nearest`).
-    Source: facts/metrics.md 9(c), L_img.
+    Range: -2 ... 2, about 0 ... 0.5 in practice, lower is better; 0 = no change, or none towards what was trained on.
+    Fooled by: references that show the training subjects too (then it stays near 0), a prompt that asks for a training
+    subject which only the sample draws. Both sets count as equally large (`expected_nearest`).
+    Source: facts/metrics.md 9(c), L_img, by the nearest cosine: the share of the way (DCL) told leaks less well (V8).
     """
-    count = min(to_training.shape[1], to_references.shape[1])
-    return expected_nearest(-to_references, count) - expected_nearest(-to_training, count)
+    count = min(len(training), len(references))
+
+    def nearest(pictures: Tensor, some: Tensor) -> Floats:
+        return -expected_nearest(-(pictures @ some.T).double().numpy(), count)
+
+    towards_training = nearest(samples, training) - nearest(base, training)
+    return towards_training - (nearest(samples, references) - nearest(base, references))

@@ -27,12 +27,12 @@ from metrics.composition import (
 from metrics.diversity import diversity_ratio
 from metrics.encoder import Encoder
 from metrics.features import Features, embeddings, style_column
-from metrics.images import levelled, opponent
-from metrics.leakage import asked_for, directional_leakage, leaks, noun_probabilities, picture_leak
+from metrics.images import levelled
+from metrics.leakage import asked_for, leaks, noun_probabilities, picture_leak, subject_directions
 from metrics.memorisation import copies, memorisation_gap
 from metrics.perceptual import Lpips, lpips_distances
 from metrics.quality import failed, line_quality
-from metrics.settings import Constraint, ScoreSettings, StyleEncoder
+from metrics.settings import NEUTRAL_NOUNS, Constraint, ScoreSettings, StyleEncoder
 from metrics.structure import Layouts
 from metrics.style import StyleSpace, style_gain
 from metrics.vision import PictureEncoder, VisionTransformer
@@ -179,33 +179,24 @@ def read_leakage(pairs: Pairs, judge: NounJudge, training: Sequence[Features], r
 
 
 class SubjectJudge:
-    """How far samples went towards training pictures, in grey embeddings."""
+    """How much nearer samples came to training pictures, in the directions in which nouns differ."""
 
-    def __init__(self, encoder: PictureEncoder, references: Sequence[Tensor], training: Sequence[Tensor]) -> None:
-        """Read references and training pictures once."""
-        self._encoder = encoder
-        self._references, self._training = self._grey(references), self._grey(training)
-        self._base: dict[str, Tensor] = {}
+    def __init__(
+        self, encoder: Encoder, nouns: Sequence[str], references: Sequence[Features], training: Sequence[Features]
+    ) -> None:
+        """Take `nouns` of any subjects, and the references and training pictures as they were read."""
+        self._directions = subject_directions(encoder.nouns(nouns or NEUTRAL_NOUNS))
+        self._centre = embeddings([*references, *training]).mean(0)
+        self._references, self._training = self._subjects(references), self._subjects(training)
 
     def read(self, pairs: Pairs) -> Reading:
         """Return leakage by picture, a diagnostic."""
-        known = zip(pairs.known, pairs.base_images, strict=True)
-        fresh = {features.key: image for features, image in known if features.key not in self._base}
-        if fresh:
-            self._base |= dict(zip(fresh, self._grey(list(fresh.values())), strict=True))
-        base = torch.stack([self._base[features.key] for features in pairs.known])
-        # A sample that equals its base image has its very features, whatever the batch.
-        changed = [i for i, (f, k) in enumerate(zip(pairs.found, pairs.known, strict=True)) if f.key != k.key]
-        after = base.clone()
-        if changed:
-            after[changed] = self._grey([pairs.samples[i] for i in changed])
-        ways = (directional_leakage(after, base, some) for some in (self._training, self._references))
-        found = picture_leak(*ways)
+        after, before = self._subjects(pairs.found), self._subjects(pairs.known)
+        found = picture_leak(after, before, self._training, self._references)
         return Reading({"leak_picture": found}, {}, {"leak_picture": float(found[pairs.chosen].mean())})
 
-    def _grey(self, images: Sequence[Tensor]) -> Tensor:
-        grey = [opponent(image[None].float())[0, :1].clamp(0, 1).expand(3, -1, -1) for image in images]
-        return functional.normalize(self._encoder.pictures(grey), dim=1)
+    def _subjects(self, features: Sequence[Features]) -> Tensor:
+        return functional.normalize((embeddings(features) - self._centre) @ self._directions.T, dim=1)
 
 
 def read_quality(pairs: Pairs, references: Sequence[Features], settings: ScoreSettings) -> Reading:

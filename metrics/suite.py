@@ -32,7 +32,7 @@ from metrics.readings import (
     read_quality,
     read_style,
 )
-from metrics.settings import Constraint, ScoreSettings, StyleEncoder
+from metrics.settings import Constraint, ScoreSettings
 from metrics.statistics import bootstrap_interval, prompt_means, statistic_of, style_objective
 from metrics.vision import load_patch_encoder, load_style_encoders
 
@@ -121,8 +121,7 @@ class Judge:
             self._nouns = NounJudge(self.encoder, training_nouns, settings.neutral_nouns)
         self._subjects: SubjectJudge | None = None
         if training:
-            by_picture = self._styles.get(StyleEncoder.timm, self.encoder)  # DINOv2 where there is one
-            self._subjects = SubjectJudge(by_picture, references, training)
+            self._subjects = SubjectJudge(self.encoder, settings.neutral_nouns, self._references, self._training)
         self._copies: CopyJudge | None = None
         if wanted & {Constraint.memorisation, Constraint.diversity}:
             self._copies = CopyJudge(load_lpips(settings), references, training)
