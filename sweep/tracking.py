@@ -2,11 +2,10 @@
 
 A trial's run is open while the trial runs, so that its curves can be watched and wandb measures the machine meanwhile;
 a trial that ends early or fails leaves its run with the reason. Offline, `wandb sync` uploads the folder later,
-pictures and files included, as everything lies below it. Nothing of this machine reaches the server: no host name, no
-path from the root, no key. One path stays in the offline files, which is wandb's own note of where tables and LoRAs
-wait for their upload (`wandb/artifacts/staging` in the study's folder); `wandb sync` reads it and does not send it, and
-the folder has to stay where it was until then. A run's id is made from study and trial, so that a trial run again
-continues its run.
+pictures and files included, as everything lies below it; from the folder that the sweep was started in, as wandb notes
+where tables and LoRAs wait for their upload. It sends that note along, so it is written from there and not from the
+root (for a study that lies elsewhere, `study.folder`, it cannot be): nothing of this machine reaches the server, no
+host name, no home, no key. A run's id is made from study and trial, so that a trial run again continues its run.
 """
 
 import hashlib
@@ -201,7 +200,7 @@ def run_id(study: str, part: object) -> str:
 @contextmanager
 def _environment(place: Path) -> Iterator[None]:
     """Tables' pictures and artifacts go where WANDB_DATA_DIR says, by default outside of the study."""
-    wanted = {"WANDB_DATA_DIR": str(place / FOLDER), "WANDB_SILENT": "true"}
+    wanted = {"WANDB_DATA_DIR": str(_from_here(place / FOLDER)), "WANDB_SILENT": "true"}
     kept = {name: os.environ.get(name) for name in wanted}
     os.environ |= wanted
     try:
@@ -212,6 +211,15 @@ def _environment(place: Path) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _from_here(place: Path) -> Path:
+    """A path without this machine's folders that wandb, which makes every path absolute, leaves as it is.
+
+    Only where the study lies below the working folder, and on Linux; elsewhere the path as it is.
+    """
+    here = Path("/proc/self/cwd")  # of wandb's own process too
+    return here / place.relative_to(Path.cwd()) if here.exists() and place.is_relative_to(Path.cwd()) else place
 
 
 def open_run(place: Path, settings: Mapping[str, Any], say: Say) -> Any:

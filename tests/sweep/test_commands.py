@@ -157,7 +157,7 @@ def test_weights_and_biases_has_a_run_per_trial_and_nothing_of_this_machine(home
     assert len(trials) == 5, "one run per trial"
     assert sum(run.stem == f"run-{run_id(home.study.name, 'summary')}" for run in runs) == 1
     for run in runs:
-        # where an offline artifact waits for `wandb sync` is noted for that command alone and not sent with it
+        # where an artifact waits for its upload; a study below the working folder has no path in it at all
         waiting = str(home.study / "wandb" / "artifacts" / "staging")
         stored = run.read_bytes().replace(waiting.encode(), b"")
         assert b"anatomy_engraving" in stored

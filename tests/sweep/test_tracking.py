@@ -19,7 +19,9 @@ from sweep.rungs import Rung
 from sweep.schema import Config
 from sweep.settings import TrackSettings
 from sweep.tracking import FOLDER, run_id, track_study, tracked, without_machine
+from tests.sweep.conftest import environment
 from tests.sweep.made import PROMPTS, add_scored, config, new_study
+from tests.sweep.wandb_server import wandb_server
 
 SECRET = "k" * 40
 HOME = "/home/somebody"
@@ -58,20 +60,25 @@ def run_through(made: Outcome, settings: Config, folder: Path, said: list[str]) 
         run.outcome(made, folder)
 
 
-@pytest.fixture
-def offline_study(tmp_path: Path) -> Path:
-    """A study of one trial with its offline runs: the trial's and the summary."""
-    folder = tmp_path / "made"
+def tracked_study(place: Path) -> tuple[Path, list[str]]:
+    """A study of one trial with its runs, the trial's and the summary; where they are and what was said."""
+    folder = place / "made"
     study = new_study(folder, on_disk=True)
     made = add_scored(study, folder, 0.7, pictures=f"{HOME}/pictures")
     settings = config(f"{HOME}/pictures")
-    settings.study.folder = str(tmp_path)
+    settings.study.folder = str(place)
     said: list[str] = []
     run_through(made, settings, folder / "0000", said)
     track_study(find(study, folder), said.append)
-    [line] = said
+    return folder / FOLDER, said
+
+
+@pytest.fixture
+def offline_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder, [line] = tracked_study(tmp_path)
     assert "wandb sync" in line and "offline-run-*" in line, "the command that uploads it is printed"
-    return folder / FOLDER
+    return folder
 
 
 def test_an_offline_study_is_complete_and_says_nothing_of_the_machine(offline_study: Path) -> None:
@@ -98,7 +105,9 @@ def test_an_offline_study_is_complete_and_says_nothing_of_the_machine(offline_st
     assert stored["columns"][:5] == ["prompt", "seed", "group", "base", "LoRA"]
     assert [row[0] for row in stored["data"]] == PROMPTS
     pictures = {name: file for name, file in staged(read[run_id("made", 0)]).items() if name.endswith(".png")}
-    assert len(pictures) == 2 * len(PROMPTS) and all(file.is_relative_to(offline_study) for file in pictures.values())
+    assert len(pictures) == 2 * len(PROMPTS) and all(
+        file.resolve().is_relative_to(offline_study) for file in pictures.values()
+    )
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures.values())
     for expected in ("trials", "front", "best/style", "importance", "made-0000"):
         assert expected in summary, expected
@@ -109,9 +118,44 @@ def test_an_offline_study_is_complete_and_says_nothing_of_the_machine(offline_st
         file for file in offline_study.rglob("*") if file.is_file() and not file.read_bytes().startswith(b"\x89PNG")
     ]
     texts = [trial, summary, *(file.read_text(errors="replace") for file in files)]
-    for secret in (SECRET, HOME, socket.gethostname(), str(Path.home())):
+    for secret in (SECRET, HOME, socket.gethostname(), str(Path.home()), str(offline_study)):
         word = re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)")
         assert not any(word.search(text) for text in texts), secret
+
+
+def test_with_a_login_all_of_it_reaches_the_server_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    script = "import sys, pathlib, tests.sweep.test_tracking as t; print(t.tracked_study(pathlib.Path(sys.argv[1]))[1])"
+    with wandb_server() as seen:
+        made = {**environment(), "WANDB_BASE_URL": seen.address, "WANDB_API_KEY": SECRET}
+        made.pop("WANDB_MODE")
+        ran = subprocess.run(
+            [sys.executable, "-c", script, tmp_path],
+            cwd=tmp_path,
+            env=made,
+            capture_output=True,
+            text=True,
+            timeout=250,
+        )
+    assert ran.stdout == "[]\n", ran.stdout + ran.stderr
+    names = {asked["displayName"]: asked for asked in seen.variables("UpsertBucket") if asked["displayName"]}
+    assert set(names) == {"trial-0000", "made-summary"}
+    assert {(asked["groupName"], asked["jobType"]) for asked in names.values()} == {
+        ("made", "trial"),
+        ("made", "summary"),
+    }
+    assert names["trial-0000"]["name"] == run_id("made", 0)
+    for expected in ("train/validation_loss", "rung/style", "checkpoint/composition", "system.proc.memory.rssMB"):
+        assert expected in seen.streamed, expected
+    [sheet] = [content for name, content in seen.uploads.items() if "contact_sheet" in name]
+    assert sheet.startswith(b"\x89PNG")
+    assert sum(name.startswith("media/images/") for name in seen.uploads) == 1 + 2 * len(PROMPTS)
+    assert seen.uploads["made-0000.safetensors"] == b"weights"
+    aliases = [{alias["alias"] for alias in asked["input"]["aliases"]} for asked in seen.variables("CreateArtifact")]
+    assert {"latest", "front", "best"} in aliases
+    told = [json.dumps(seen.queries), seen.streamed, *(text.decode(errors="replace") for text in seen.uploads.values())]
+    for secret in (SECRET, HOME, socket.gethostname(), str(Path.home()), str(tmp_path)):
+        word = re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)")
+        assert not any(word.search(text) for text in told), secret
 
 
 def test_a_trial_that_ends_early_or_breaks_leaves_its_run_with_the_reason(tmp_path: Path) -> None:
