@@ -12,7 +12,7 @@ BENCH_PEER ?=
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: sweep test test-browser check validate-metrics bench bench-check dashboard install clean
+.PHONY: sweep test test-browser test-cluster check validate-metrics bench bench-check dashboard install clean
 .DEFAULT_GOAL := sweep
 
 sweep: $(STAMP)  ## a sweep on the sandbox; run it again to continue it
@@ -24,6 +24,9 @@ test: $(STAMP)  ## all tests
 test-browser: $(STAMP)  ## the pages in Debian's chromium: apt install chromium
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser,report]'
 	$(BIN)/python -m pytest -m browser
+
+test-cluster: $(STAMP)  ## trials through a real SLURM of one node, and ray: see docs/cluster.md
+	$(BIN)/python -m pytest -m cluster
 
 check: $(STAMP)  ## lint and types
 	$(BIN)/ruff check .
