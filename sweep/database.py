@@ -95,6 +95,20 @@ def readable(folder: Path) -> Iterator[None]:
         raise InputError(_cannot_be_used(folder, reason)) from fault
 
 
+@contextmanager
+def told_of_storage(folder: Path) -> Iterator[None]:
+    """Turns a database that fails in the middle of a study into one message."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as fault:
+        reason = str(getattr(fault.__cause__, "orig", None) or fault.__cause__ or fault).splitlines()[0]
+        where = "`study.storage`" if address_of(folder) else str(folder / DATABASE)
+        raise InputError(
+            f"{where} failed: {reason}.\n  Is its disk full, or the server gone? What has been told is kept; when it is"
+            " well again, the same command continues the study."
+        ) from fault
+
+
 def out_of_reach(reason: str) -> str:
     """The message for a server that does not answer."""
     return f"`study.storage` cannot be reached: {reason}.\n  When it can, the same command begins or continues it."

@@ -27,10 +27,10 @@ class Shelf:
         self.keep = keep
         self.before: set[int] = set()
 
-    def put(self, study: optuna.Study, trial: FrozenTrial) -> None:
+    def put(self, study: optuna.Study, trial: FrozenTrial, on_front: Sequence[FrozenTrial]) -> None:
         """Removes what is not to stay of a trial that has ended, and of those that it drove from the front."""
         trials = study.get_trials(deepcopy=False)
-        now = {each.number for each in front(trials)}
+        now = {each.number for each in on_front}
         self._tidy(study, [trial, *(trials[number] for number in self.before - now)], now)
         self.before = now
 

@@ -58,11 +58,12 @@ class SweepProgress:
         done = study.get_trials(deepcopy=False, states=FINISHED)
         complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
         seconds = [trial.user_attrs["seconds"] for trial in complete if "seconds" in trial.user_attrs]
+        begun = len(done) + len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
         left = max(1, self.search.n_trials - len(done))
         eta = f", about {duration(statistics.median(seconds) * left)} left" if seconds else ""
         recipe = trial.user_attrs.get("recipe")
         self.console.print(
-            f"\ntrial {len(done) + 1} of {max(self.search.n_trials, len(done) + 1)} ({trial.number:04d}){eta}"
+            f"\ntrial {begun} of {max(self.search.n_trials, begun)} ({trial.number:04d}){eta}"
             + (f"  recipe {recipe}" if recipe else "")
         )
         self.console.print("  " + " ".join(f"{key}={value}" for key, value in trial.params.items()))
@@ -90,6 +91,10 @@ class SweepProgress:
             from sweep.views import write_views  # its libraries take a second to load
 
             write_views(study, self.folder, self.say_below)
+
+    def say_plainly(self, text: str) -> None:
+        """A line as it is: a slot's."""
+        self.console.print(text, soft_wrap=True)
 
     def say_below(self, text: str) -> None:
         """A line under the summary."""
@@ -127,14 +132,14 @@ def scores(search: SearchSettings, trial: FrozenTrial) -> str:
 
 def best_line(search: SearchSettings, study: optuna.Study) -> str:
     """Best so far: the feasible trial with the largest rectangle, and the area under the whole front."""
-    trials = study.get_trials(deepcopy=False)
-    top = best(trials)
+    on_front = front(study.get_trials(deepcopy=False))
+    top = best(on_front)
     if top is None:
         return "best so far: none is usable yet"
     line = f"best so far: {top.number:04d} ({scores(search, top)})"
     if len(search.objectives) != 2:
         return line
-    whole = hypervolume([trial.values for trial in front(trials)])
+    whole = hypervolume([trial.values for trial in on_front])
     return line + f", area {rectangle(top.values):.3f} of front {whole:.3f}"
 
 

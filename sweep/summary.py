@@ -66,12 +66,18 @@ def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str], limit: int
     for name in ("usable", *columns):
         table.add_column(name, overflow="fold")
     for trial in ranked(trials)[:limit]:
-        values = [f"{v:.3f}" for v in trial.values] if trial.state == TrialState.COMPLETE else ["–"] * len(names)
+        values = [f"{v:.3f}" for v in trial.values] if trial.state == TrialState.COMPLETE else _on_the_way(trial, names)
         captions, mix = settings_in_words(trial)
         wrapped = mix if len(mix) <= ONE_LINE else mix.replace("+", " + ")
         what = (captions, wrapped) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
         table.add_row(f"{trial.number:04d}", *values, why_not(trial), *what)
     return table
+
+
+def _on_the_way(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
+    """What a trial that was stopped early had, in brackets as it is of few prompts; dashes for one without values."""
+    reached = trial.user_attrs.get("rungs", []) if trial.state == TrialState.PRUNED else []
+    return [f"({v:.3f})" for v in reached[-1]["values"]] if reached else ["–"] * len(names)
 
 
 def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:

@@ -21,6 +21,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep import slots
+from sweep.database import told_of_storage
 from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
 from sweep.errors import InputError, Stopped
@@ -35,7 +36,7 @@ from sweep.settings import Sampler, SearchSettings, Stopping, StudySettings
 from sweep.sharing import hold_of, wait_elsewhere
 from sweep.slots import run_slots
 from sweep.space import Arguments, Space, as_override, read_arguments
-from sweep.study import FINISHED, best, live_trial, load_study, open_study, stands_still, study_folder
+from sweep.study import FINISHED, best, front, live_trial, load_study, open_study, stands_still, study_folder
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
 NOWHERE = object()
@@ -90,7 +91,7 @@ class Driver:
                 self._enqueue(study, recipes)
             self.progress.start(study, [recipe for recipe in recipes if recipe.misfit])
             if self.study.slots > 1:
-                run_slots(self.study.slots, self.progress.console.print, lambda: len(_finished(study)))
+                run_slots(self.study.slots, self.progress.say_plainly, lambda: len(_finished(study)))
             else:
                 self._work(study, given, field)
             self._finish(study)
@@ -110,9 +111,10 @@ class Driver:
 
     def _work(self, study: optuna.Study, given: Arguments, field: Ground) -> None:
         """Trial after trial, until there are enough."""
-        while (trial := self._next(study, field)) is not None:
-            with self.hold.alive(study, trial):
-                self._run(study, trial, given)
+        with told_of_storage(self.folder):
+            while (trial := self._next(study, field)) is not None:
+                with self.hold.alive(study, trial):
+                    self._run(study, trial, given)
 
     def _finish(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
@@ -254,10 +256,11 @@ class Driver:
         result = self._launched(trial, words, plain=given.plain)
         trial.set_user_attr("seconds", round(time.monotonic() - began, 2))
         told = self._tell(study, trial, result)
-        top = best(study.get_trials(deepcopy=False))
+        on_front = front(study.get_trials(deepcopy=False))
+        top = best(on_front)
         if top is not None and top.number == told.number:
             write_experiment(self.loader.load_sweep_config(self.config, words), self.folder, told, self.search)
-        self.shelf.put(study, told)
+        self.shelf.put(study, told, on_front)
         self.progress.end(study, told)
 
     def _launched(self, trial: Trial, words: list[str], *, plain: bool) -> list[float] | Failure | Stopped:

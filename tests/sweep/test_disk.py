@@ -8,6 +8,7 @@ from optuna.trial import TrialState, create_trial
 
 from sweep.disk import Shelf
 from sweep.settings import Keep
+from sweep.study import front
 
 
 def add(study: optuna.Study, folder: Path, level: float | None, state: TrialState = TrialState.COMPLETE) -> None:
@@ -48,7 +49,7 @@ def test_front_and_finalists_stay_and_the_rest_as_is_said(keep: Keep, left: list
         (None, TrialState.FAIL),
     ):
         add(study, tmp_path, level, state)
-        shelf.put(study, study.trials[-1])
+        shelf.put(study, study.trials[-1], front(study.trials))
     assert [steps(tmp_path, n) for n in range(5)] == left
     assert len(list(tmp_path.glob("*/contact_sheet.png"))) == 5
     assert len(list((tmp_path / "0004").rglob("state.safetensors"))) == (2 if keep == Keep.all else 0)

@@ -1,5 +1,6 @@
 """The sweeper in real Hydra with a toy objective: what goes wrong in a trial stays there; nothing is lost."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
+from sweep.job import _is_study_wide
 from sweep.study import best, load_study
 from tests.sweep.conftest import ROOT, TOY, Run, command, environment
 
@@ -42,7 +44,12 @@ def test_a_sweep_runs_its_trials_in_folders_named_by_number(toy: Run, tmp_path: 
 
 @pytest.mark.parametrize(
     ("behave", "reason"),
-    [("raise", "RuntimeError: the toy broke"), ("nan", "style is nan"), ("exit", "the job called sys.exit(3)")],
+    [
+        ("raise", "RuntimeError: the toy broke"),
+        ("nan", "style is nan"),
+        ("exit", "the job called sys.exit(3)"),
+        ("memory", "MemoryError: no message"),
+    ],
 )
 def test_a_trial_that_fails_is_recorded_and_the_study_goes_on(
     behave: str, reason: str, toy: Run, tmp_path: Path
@@ -195,6 +202,23 @@ def test_a_fault_that_every_trial_would_meet_stops_the_sweep_and_the_trial_is_ru
     again = toy(f"behave={behave}", "search.n_trials=4")
     assert again.code == 0, again.text
     assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 4
+
+
+def test_a_database_that_cannot_be_written_ends_the_sweep_with_one_message_and_loses_nothing(
+    toy: Run, tmp_path: Path
+) -> None:
+    stopped = toy("behave=full", "search.n_trials=4")
+    assert stopped.code != 0
+    assert "study.db failed" in stopped.err and "the same command continues" in " ".join(stopped.err.split())
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.RUNNING]
+    again = toy("behave=full", "search.n_trials=4")
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 4, again.text
+
+
+def test_a_training_that_tells_of_a_full_disk_in_its_own_words_is_no_fault_of_the_trial() -> None:
+    told = RuntimeError("the checkpoint at step 3 could not be written")
+    told.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert _is_study_wide(told) and not _is_study_wide(RuntimeError("the loss is nan"))
 
 
 def test_a_sweep_in_which_no_trial_completes_does_not_end_well(toy: Run) -> None:

@@ -7,6 +7,7 @@
 
 import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ class Toy:
     x: float = 0.5
     n: int = 3
     colour: str = "red"
-    behave: str = "well"  # raise, nan, exit, kill, always_kill, input, disk, wait or pause in trial `when`; all_raise
+    behave: str = "well"  # as `_misbehave` can in trial `when`; nan; all_raise
     when: int = 2
     rungs: bool = False  # whether a trial is scored on its way, and may end there
     seconds: float = 0.0  # a trial takes
@@ -94,6 +95,12 @@ def _misbehave(how: str, folder: Path) -> None:
         raise RuntimeError("the toy broke")
     if how == "exit":
         sys.exit(3)
+    if how == "memory":
+        bytearray(1 << 60)
+    if how == "full" and first_time:  # no file of this process may grow any further, the database's neither
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        database = (folder.parent / "study.db").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (database // 2, resource.RLIM_INFINITY))
     if how == "disk" and first_time:
         Path("/dev/full").write_text("a LoRA")
     if how == "input" and first_time:
