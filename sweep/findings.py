@@ -16,6 +16,7 @@ from metrics.settings import ScoreSettings
 from metrics.statistics import Difference, compare, statistic_of
 from sweep.effects import REPEATS, Effect, effects, importances
 from sweep.outcome import FILE, Outcome, read_outcome
+from sweep.rungs import Agreement, Rung, agreements, rungs_of
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.summary import ranked, settings_in_words
 
@@ -78,6 +79,11 @@ class Entry:
         return [f"{k}={v}" for k, v in self.trial.params.items() if k not in said and not k.startswith(hidden)]
 
     @property
+    def rungs(self) -> list[Rung]:
+        """What it was worth on its way, in the order it came."""
+        return sorted(rungs_of(self.trial).values(), key=lambda rung: rung.step)
+
+    @property
     def rectangle(self) -> float:
         """style × composition; 0 without values."""
         return rectangle(self.trial.values) if self.scored else 0.0
@@ -128,6 +134,7 @@ class Findings:
     entries: list[Entry]  # best first, then the infeasible, then those without values
     effects: dict[str, list[Effect]]  # outcome -> effect of every level of every factor
     importances: dict[str, dict[str, float]]  # objective -> parameter -> share
+    agreements: list[Agreement]  # how well the values on a trial's way foretold those at its end
     unreadable: list[str]  # trials whose outcome.json is of another version
     finals: Finals | None  # None before `sweep.finalists` has run
 
@@ -181,6 +188,7 @@ def find(study: optuna.Study, folder: Path) -> Findings:
         entries=_entries(trials, outcomes, finals.winner if finals else None),
         effects=_effects(scored, names),
         importances={name: importances(study, index) for index, name in enumerate(names)},
+        agreements=agreements(trials, names),
         unreadable=[
             f"{t.number:04d}"
             for t in trials

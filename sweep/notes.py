@@ -17,6 +17,7 @@ from sweep.answers import (
     in_markdown,
     nothing_yet,
     number,
+    rungs_in_words,
     signed,
     state,
     values_in_words,
@@ -101,7 +102,8 @@ def trial_note(entry: Entry, names: list[str]) -> str:
     """What was tried, what came of it, and why it counts or does not, in Markdown."""
     lines = [f"**{entry.label}**"]
     if not entry.scored:
-        return "\n".join([*lines, "", _why(entry)])
+        reached = rungs_in_words(entry, names)
+        return "\n".join([*lines, "", _why(entry), *([f"\nReached {reached}."] if reached else [])])
     standing = f"{against(entry).capitalize()}." if not entry.feasible else "Usable: it passes every check."
     lines += ["", f"{values_in_words(entry, names).capitalize()}. {standing}"]
     constraints = entry.trial.constraints

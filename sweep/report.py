@@ -1,13 +1,15 @@
 """`python -m sweep.report`: the study as a page that opens anywhere, as text, as a table, and as other trainers' files.
 
-Writes report.html, report.md, trials.csv and export/ into the study's folder; same overrides as `python -m sweep`,
-of which `study.name` and `study.folder` say which study. `python -m sweep.report wandb` publishes it in W&B.
+Writes report.html, report.md, trials.csv (with the extra `report` also trials.parquet) and export/ into the study's
+folder; same overrides as `python -m sweep`, of which `study.name` and `study.folder` say which study.
+`python -m sweep.report wandb` publishes it in W&B.
 """
 
 import csv
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from sweep.answers import (
     nothing_yet,
     number,
     recipe_in_words,
+    rungs_in_words,
     signed,
     state,
 )
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     import optuna
     import plotly.graph_objects as go
 
-PAGE, TEXT, TABLE = "report.html", "report.md", "trials.csv"
+PAGE, TEXT, TABLE, TYPED_TABLE = "report.html", "report.md", "trials.csv", "trials.parquet"
 TEMPLATES = Path(__file__).parent
 LISTED = 60  # trials in the page's table; trials.csv has all
 NO_PART = ("search", "study", "track")  # of the settings a LoRA is made with
@@ -140,7 +143,7 @@ def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict
         "rows": _rows(found)[:LISTED],
         "hidden": max(0, len(found.of("scored")) - LISTED),
         "checks": checks_in_words(found),
-        "without_values": without[:LISTED],
+        "without_values": [(entry, rungs_in_words(entry, found.names)) for entry in without[:LISTED]],
         "without_values_hidden": max(0, len(without) - LISTED),
         "banner": CANNOT_SAY if found.sandbox else "",
         "settings": settings_yaml(top) if top is not None else "",
@@ -266,6 +269,21 @@ def write_table(found: Findings, file: Path) -> None:
         table = csv.DictWriter(out, columns, restval="")
         table.writeheader()
         table.writerows(lines)
+    if find_spec("pyarrow") is not None:  # a large package that nothing else here needs: in the extra `report`
+        _write_typed(lines, columns, file.with_name(TYPED_TABLE))
+
+
+def _write_typed(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], file: Path) -> None:
+    """The same table with numbers as numbers and gaps as gaps."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = {column: [None if line.get(column) == "" else line.get(column) for line in lines] for column in columns}
+    for column, values in table.items():
+        kinds = {type(value) for value in values if value is not None}
+        if len(kinds) > 1 and kinds != {int, float}:
+            table[column] = [None if value is None else str(value) for value in values]
+    pyarrow.parquet.write_table(pyarrow.table(table), file)
 
 
 def table_lines(found: Findings) -> list[dict[str, Any]]:
@@ -285,6 +303,8 @@ def _line(entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     line |= {key: trial.user_attrs.get(key, "") for key in ("recipe", "strength", "step", "seconds", "lora")}
     line |= {"prompts": entry.prompts or "", "trainings": 1 if entry.scored else ""}
     line |= {f"constraint.{name}": value for name, value in trial.constraints.items()}
+    for rung in entry.rungs:
+        line |= {f"rung_{rung.part}.{name}": value for name, value in zip(names, rung.values, strict=False)}
     diagnostics = entry.outcome.best.diagnostics if entry.outcome else {}
     return line | {f"param.{k}": v for k, v in trial.params.items()} | {f"score.{k}": v for k, v in diagnostics.items()}
 

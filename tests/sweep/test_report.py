@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 import optuna
+import pyarrow.parquet
 import pytest
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 
-from sweep.report import TABLE, TEXT, write_report
+from sweep.report import TABLE, TEXT, TYPED_TABLE, write_report
 from tests.sweep.made import add_failed, add_scored, age, new_study
 
 
@@ -73,7 +74,21 @@ def test_ties_share_a_rank_in_page_text_and_table(study: optuna.Study, folder: P
     with (folder / TABLE).open(encoding="utf-8") as lines:
         ranks = {line["trial"]: line["rank"] for line in csv.DictReader(lines)}
     assert ranks == {"0000": "1", "0001": "1", "0002": "3"}
+    read = pyarrow.parquet.read_table(folder / TYPED_TABLE).to_pylist()
+    assert [line["rank"] for line in read] == [1, 1, 3] and read[0]["style"] > 0.7 and read[0]["recipe"] is None
     assert "| 1 = | 0000 |" in (folder / TEXT).read_text(encoding="utf-8")
+
+
+def test_rungs_are_compared_with_the_end_and_shown_where_a_trial_was_stopped(study: optuna.Study, folder: Path) -> None:
+    for i, level in enumerate((0.4, 0.5, 0.6, 0.7, 0.8, 0.9)):
+        rung = {"part": 9, "step": 10, "values": [level / 2, 0.5 - i / 10], "constraints": {}}
+        study.add_trial(create_trial(values=[level, level], user_attrs={"rungs": [rung]}))
+    stopped = {"stopped": "at 1/9 of the budget behind 5 of 6 other trials", "rungs": [rung]}
+    study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs=stopped))
+    text = page(study, folder)
+    assert '<td>style</td><td class="num">+1.00</td><td class="num">6</td>' in text
+    assert '<td>composition</td><td class="num">−1.00</td>' in text
+    assert "behind 5 of 6 other trials" in text and "at 1/9 of the budget style 0.45, composition 0.00" in text
 
 
 def test_the_page_needs_no_network_and_stays_small(study: optuna.Study, folder: Path) -> None:
