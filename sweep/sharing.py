@@ -10,6 +10,7 @@ The slots of one command (`sweep.slots`) share SQLite in the same way, with lock
 """
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,7 +140,10 @@ class Shared:
         except Exception as fault:  # each driver has its own errors
             raise InputError(out_of_reach(str(fault).splitlines()[0])) from fault
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / ADDRESS).write_text(f"{self.address}\n", encoding="utf-8")
+        if address_of(self.folder) != self.address:  # whoever reads it meanwhile shall not find it empty
+            draft = self.folder / f".{ADDRESS}.{os.getpid()}"
+            draft.write_text(f"{self.address}\n", encoding="utf-8")
+            draft.replace(self.folder / ADDRESS)
         return nullcontext()
 
     @contextmanager

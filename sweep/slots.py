@@ -84,7 +84,9 @@ def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int
         _wait(slots, finished)
     finally:
         for slot in slots:
-            slot.stop()
+            slot.ask_to_stop()
+        for slot in slots:
+            slot.wait()
 
 
 class _Slot:
@@ -106,7 +108,7 @@ class _Slot:
         self.start()
 
     def start(self) -> None:
-        """Starts the command once more, away from the terminal's Ctrl-C, which `stop` hands on once."""
+        """Starts the command once more, away from the terminal's Ctrl-C, which `ask_to_stop` hands on once."""
         self.process = subprocess.Popen(
             sys.orig_argv,
             env=self.environment,
@@ -126,15 +128,18 @@ class _Slot:
             if line.strip():
                 self.say(f"{self.number}| {line.rstrip()}")
 
-    def stop(self) -> None:
-        """Ends it, if it has not ended; its trial is left to be continued."""
+    def ask_to_stop(self) -> None:
+        """As Ctrl-C does, if it has not ended; its trial is left to be continued."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(LAST_WORDS_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
+
+    def wait(self) -> None:
+        """Waits until it has ended, and helps where it does not."""
+        try:
+            self.process.wait(LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.reader.join(timeout=5)
 
 
