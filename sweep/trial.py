@@ -8,13 +8,13 @@ checkpoint; one whose outcome is on disk is not computed again.
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.clock import Clock
 from sweep.contact_sheet import contact_sheet, save_once, save_pictures
 from sweep.contents import content_id, judge_files, sheet_content
 from sweep.examples import captions_line, with_captions
@@ -54,22 +54,6 @@ if TYPE_CHECKING:
 
 # What does not change the values of a trial: where it is written, how it was found, how fast it is computed.
 NO_PART = ("search", "study", "track")
-
-
-@dataclass
-class Clock:
-    """Seconds per part of the trial."""
-
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {part: 0.0 for part in ("start_up", "encode", "train", "sample", "score")}
-    )
-
-    @contextmanager
-    def time(self, part: str) -> Iterator[None]:
-        """Adds what the block takes."""
-        began = time.perf_counter()
-        yield
-        self.seconds[part] += time.perf_counter() - began
 
 
 @dataclass(frozen=True)
