@@ -50,7 +50,7 @@ def watch(trials: int, folder: Path) -> list[tuple[float, float]]:
             done = len(list((folder / "flat").glob("*/outcome.json")))
             if done > len(found):
                 found += [(time.perf_counter() - began, resident_mb(process.pid))] * (done - len(found))
-            time.sleep(0.02)
+            time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"the sweep ended with {process.returncode}; its output: {folder / 'log.txt'}")
     return found
