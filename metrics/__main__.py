@@ -104,17 +104,31 @@ def _print(scores: Scores, settings: ScoreSettings) -> None:
     table = Table()
     for column in ("", "value", f"{settings.confidence:.0%} interval", "meaning"):
         table.add_column(column)
-    for name, meaning in (("style", "0 as the base, 1 as the references"), ("composition", "0 unrelated, 1 kept")):
+    for name, meaning in (("style", "0 as the base, 1 as references"), ("composition", "0 unrelated, 1 kept")):
         low, high = scores.intervals[name]
         table.add_row(name, f"{getattr(scores, name):.3f}", f"{low:.3f} to {high:.3f}", meaning)
     for name, value in scores.constraints.items():
-        table.add_row(name, f"{value:+.3f}", "", "broken" if value > 0 else "kept")
+        table.add_row(name, f"{value:+.3f}", _interval(scores, name), "broken" if value > 0 else "kept")
     for name in settings.constraints:
         if name not in scores.constraints:
             table.add_row(name, "–", "", f"not measured: {MISSING.get(name, 'something is missing')}")
     Console(soft_wrap=True).print(table)
     if settings.encoder == ScoreSettings().encoder:
         print("The sandbox's judges know the sandbox's drawings only. Real pictures: --settings conf/score/flux.yaml")
+
+
+def _interval(scores: Scores, constraint: str) -> str:
+    """Return the interval of a constraint's value: that of the mean it is read from, moved to it."""
+    from metrics.calibrate import BOUNDS
+
+    if constraint not in BOUNDS:
+        return "–"  # diversity is one number of the whole set
+    name = BOUNDS[Constraint(constraint)][0]
+    sign = -1 if constraint in (Constraint.lines, Constraint.adherence) else 1
+    mean = sum(scores.per_image[name]) / len(scores.per_image[name])
+    offset = scores.constraints[constraint] - sign * mean
+    low, high = sorted(sign * bound + offset for bound in scores.intervals[name])
+    return f"{low:+.3f} to {high:+.3f}"
 
 
 def _record(

@@ -68,6 +68,19 @@ def test_unchanged_pictures_score_nothing_and_everything(folders, tmp_path):
     assert (found["style"], found["composition"]) == (0.0, 1.0)
 
 
+def test_every_number_shown_has_an_interval_around_it(folders, tmp_path, capsys):
+    assert main(command(folders)) == 0
+    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    shown = {cells[1].strip(): (cells[2].strip(), cells[3].strip()) for cells in lines}
+    assert {"style", "composition", "failures", "lines"} <= set(shown)
+    for name, (value, interval) in shown.items():
+        if " to " in interval:
+            low, high = (float(bound) for bound in interval.split(" to "))
+            assert low <= float(value) <= high, name
+        else:
+            assert name in ("diversity", "leakage", "memorisation")  # the first has none, the others are not measured
+
+
 def test_prompts_beside_the_pictures_are_read_and_those_with_training_subjects_listed(folders, tmp_path, capsys):
     images = save(tmp_path / "images", pictures("hatch", range(8)))
     for i in range(8):
