@@ -5,14 +5,16 @@ from __future__ import annotations
 import proofs
 import pytest
 import validate
-from proof_world import MEDIA, Row
+from proof_study import Proofs, Row
+from proof_world import DEVELOPMENT, MEDIA
+from trained_proofs import Trainings, untrained
 
 from metrics import ScoreSettings
 
 
 @pytest.fixture(scope="module")
-def tested(settings: ScoreSettings) -> proofs.Proofs:
-    return proofs.Proofs(settings, count=10)
+def tested(settings: ScoreSettings) -> Proofs:
+    return Proofs(settings, count=10, seed=DEVELOPMENT)
 
 
 @pytest.mark.parametrize("medium", MEDIA)
@@ -43,3 +45,19 @@ def test_the_table_says_what_failed():
     ]
     text = validate.table(rows, "10 scenes", 60)
     assert "**1 of 2 bars missed.**" in text and "| one | 0.500 | >= 0.95 | **FAILED** | why |" in text
+
+
+def test_a_finished_proof_is_kept_and_not_made_again(tmp_path):
+    rows = [Row("one", 0.5, ">= 0.4", True, "why")]
+    assert validate.kept(tmp_path / "v1.json", lambda: rows, "1 of 1") == rows
+    assert validate.kept(tmp_path / "v1.json", lambda: pytest.fail("made twice"), "1 of 1") == rows
+
+
+def test_what_is_kept_belongs_to_one_state_of_the_code_and_one_seed():
+    assert validate.state(("metrics/*.py",), 1) == validate.state(("metrics/*.py",), 1)
+    assert len({validate.state(("metrics/*.py",), 1), validate.state(("metrics/*.py",), 2), validate.state((), 1)}) == 3
+
+
+def test_trainings_end_when_their_time_is_up_and_say_so_in_the_table(tmp_path):
+    (row,) = Trainings(tmp_path, until=0.0).rows(untrained)
+    assert row.passed is False and row.test == "untrained" and "the same command goes on" in row.note

@@ -1,0 +1,160 @@
+"""V8 to V12 of facts/metrics.md 8.1: what a LoRA must not do is seen when it is done, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+from proof_study import REPORTED, Proofs, Row, at_least, at_most, must_fail
+from proof_world import ANATOMY, SIDE, STYLES, auc, scenes, shown, with_subjects
+from torch import Tensor
+
+from metrics.adherence import log_retrieval
+from metrics.diversity import diversity_ratio
+from metrics.features import embeddings
+from metrics.images import resized
+from metrics.leakage import asked_for, leaks
+from metrics.perceptual import lpips_distances
+from metrics.quality import failed, failure_score, sanity_statistics
+from metrics.readings import NounJudge
+from metrics.statistics import bootstrap_interval
+
+
+def v8_leakage(p: Proofs) -> Iterator[Row]:
+    nouns = NounJudge(p.encoder, ANATOMY, p.settings.neutral_nouns)
+    texts = ["a picture"] * p.count
+    asked = asked_for(texts, nouns.nouns)
+    base = nouns.probabilities(p.read(p.sheets["flat"]))
+    for style in STYLES:
+        clean = p.sheets[style]
+        leaking = shown(with_subjects(p.scenes, ANATOMY), style)
+        after, before = (nouns.probabilities(p.read(some)) for some in (leaking, clean))
+        yield at_least(f"V8 AUC of a leaked subject, {style}", auc(after.max(1), before.max(1)), 0.95)
+        yield at_most(f"V8 false alarms on the style alone, {style}", float(leaks(before, base, asked).mean()), 0.05)
+        by_picture = [np.array(p.scored(style, some).per_image["leak_picture"]) for some in (leaking, clean)]
+        yield at_least(f"V8 AUC of a leaked subject by picture, {style}", auc(*by_picture), 0.95)
+        rates = np.linspace(0, 1, 5)
+        found = [
+            leaks(np.where(np.arange(p.count)[:, None] < r * p.count, after, before), base, asked).mean() for r in rates
+        ]
+        slope = float(np.polyfit(rates, found, 1)[0])
+        yield Row(f"V8 share of true leaks that are counted, {style}", slope, REPORTED, None, "linear would be 1")
+        training = embeddings(p.read(p.studies[style].training))
+        plain = [(embeddings(p.read(some)) @ training.T).mean(1).numpy() for some in (leaking, clean)]
+        rewarded = auc(plain[0], plain[1])
+        yield must_fail(
+            f"plain mean cosine to the training pictures as style, V8, {style} (clean above leaking)", 1 - rewarded, 0.5
+        )
+        gains = [np.array(p.scored(style, some).per_image["style"]) for some in (clean, leaking)]
+        yield Row(f"V8 ours as style, clean above leaking, {style}", auc(*gains), REPORTED, None, ".5 is indifferent")
+
+
+def copies_of(training: list[Tensor], kind: str) -> list[Tensor]:
+    """Return copies as a model draws them: at the samples' size, a little noisy, and changed."""
+    generator = torch.Generator().manual_seed(9)
+    changed = {
+        "whole": lambda t: t,
+        "mirrored": lambda t: t.flip(-1),
+        "middle 7/8": lambda t: t[:, t.shape[1] // 16 : -(t.shape[1] // 16), t.shape[2] // 16 : -(t.shape[2] // 16)],
+        "corner 7/8": lambda t: t[:, : -(t.shape[1] // 8), : -(t.shape[2] // 8)],
+        "lighter": lambda t: 0.8 * t + 0.15,
+    }[kind]
+    small = [resized([changed(t)], SIDE, SIDE)[0] for t in training]
+    return [(t + 0.02 * torch.randn(t.shape, generator=generator)).clamp(0, 1) for t in small]
+
+
+def v9_memorisation(p: Proofs) -> Iterator[Row]:
+    for style in STYLES:
+        training = p.studies[style].training
+        held_out = shown(scenes(p.count, 9, p.seed, ANATOMY), style)  # the training's subjects, never trained on
+
+        def flags(samples: list[Tensor], style: str = style) -> np.ndarray:
+            return np.array(p.scored(style, samples).per_image["copy"])
+
+        new = p.sheets[style]
+        yield at_most(f"V9 false alarms on new pictures of the style, {style}", float(flags(new).mean()), 0.05)
+        again = float(flags(held_out).mean())
+        yield Row(f"V9 flagged among new pictures of the training subjects, {style}", again, REPORTED, None)
+        for kind in ("whole", "mirrored", "middle 7/8", "lighter", "corner 7/8"):
+            copied = (copies_of(training, kind) * (p.count // len(training) + 1))[: p.count]
+            share = float(flags(copied).mean())
+            test = f"V9 copies found, {kind}, {style}"
+            yield at_least(test, share, 0.95)
+        half = copies_of(training, "whole")[: p.count // 2] + new[p.count // 2 :]
+        found, truth = flags(half), min(len(training), p.count // 2) / p.count
+        low, high = bootstrap_interval(found, [str(i) for i in range(len(found))])
+        yield Row(
+            f"V9 rate of a half-copied set, {style}", float(found.mean()), f"CI holds {truth:.2f}", low <= truth <= high
+        )
+        vectors = embeddings(p.read(training))
+        plain = [
+            (embeddings(p.read(some)) @ vectors.T).mean(1).numpy() for some in (copies_of(training, "whole"), held_out)
+        ]
+        yield must_fail(f"plain mean cosine to the training pictures as copy detector, V9, {style}", auc(*plain), 0.95)
+
+
+def corrupted(image: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """Return a picture with a fault of known kind."""
+    side, quarter = image.shape[-1], image.shape[-1] // 4
+    out = image.clone()
+    at = int(torch.randint(side // 3, side - side // 3, (1,), generator=generator))
+    if kind == "blank":
+        return torch.full_like(image, float(image.mean()))
+    if kind == "saturated":
+        return (8 * (image - image.mean()) + 0.5).clamp(0, 1)
+    if kind == "noise":
+        return (image + 0.3 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+    if kind == "noise patch":
+        top, left = (int(v) for v in torch.randint(0, side - 2 * quarter, (2,), generator=generator))
+        patch = out[:, top : top + 2 * quarter, left : left + 2 * quarter]
+        patch += 0.4 * torch.randn(patch.shape, generator=generator)
+        return out.clamp(0, 1)
+    if kind == "torn":
+        out[:, at:] = image[:, at:].roll(side // 3, dims=2)
+        return out
+    first, second = image[:, :quarter, :quarter].clone(), image[:, 2 * quarter : 3 * quarter, quarter : 2 * quarter]
+    out[:, :quarter, :quarter], out[:, 2 * quarter : 3 * quarter, quarter : 2 * quarter] = second, first
+    return out
+
+
+def v10_failures(p: Proofs) -> Iterator[Row]:
+    for style in STYLES:
+        normal = sanity_statistics([*p.sheets["flat"], *p.studies[style].references], p.settings.side)
+        clean = sanity_statistics(p.sheets[style], p.settings.side)
+        yield at_most(f"V10 false alarms on the style, {style}", float(failed(clean, normal).mean()), 0.05)
+        for kind in ("blank", "saturated", "noise", "noise patch", "torn", "parts swapped"):
+            generator = torch.Generator().manual_seed(10)
+            broken = [corrupted(image, kind, generator) for image in p.sheets[style]]
+            found = sanity_statistics(broken, p.settings.side)
+            value = auc(failure_score(found, normal), failure_score(clean, normal))
+            yield at_least(f"V10 AUC, {kind}, {style}", value, 0.95, f"{failed(found, normal).mean():.2f} flagged")
+
+
+def v11_adherence(p: Proofs) -> Iterator[Row]:
+    texts = [f"a {s.colour} {s.subject} on a {s.background} background" for s in p.scenes]
+    bank = list(dict.fromkeys(texts))
+    own = [bank.index(text) for text in texts]
+    embedded = p.encoder.texts(bank)
+    flat = log_retrieval(embeddings(p.read(p.sheets["flat"])), embedded, own)
+    other = log_retrieval(embeddings(p.read(p.sheets["flat"])), embedded, own[1:] + own[:1])
+    yield at_least("V11 AUC of the own against another prompt, flat", auc(flat, other), 0.95)
+    for style in STYLES:
+        after = log_retrieval(embeddings(p.read(p.sheets[style])), embedded, own)
+        lost = float(flat.mean() - after.mean())
+        yield at_most(f"V11 nats lost by the style alone, {style}", lost, p.settings.adherence_loss)
+
+
+def v12_diversity(p: Proofs) -> Iterator[Row]:
+    base = p.sheets["flat"]
+    before = lpips_distances(p.lpips.vectors(base), p.lpips.vectors(base)).numpy()
+    for style in STYLES:
+        ratios = []
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            count = int(share * p.count)
+            vectors = p.lpips.vectors([p.sheets[style][0]] * count + p.sheets[style][count:])
+            ratios.append(diversity_ratio(lpips_distances(vectors, vectors).numpy(), before))
+        falls = all(a > b for a, b in pairwise(ratios)) and abs(ratios[-1]) < 1e-3
+        note = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        yield Row(f"V12 diversity falls to 0 as one picture spreads, {style}", float(falls), "monotone", falls, note)
