@@ -35,7 +35,7 @@ class LpipsNet(StrEnum):
 class StyleEncoder(StrEnum):
     """What style is seen with; the encoders are in `metrics.vision`."""
 
-    open_clip = "open_clip"  # the pictures' side of `encoder`
+    open_clip = "open_clip"  # statistics of the layers of `encoder`
     descriptor = "descriptor"  # hand-made statistics of colour, spectrum and texture; needs no weights
     csd = "csd"  # contrastive style descriptors, "csd:ARCHITECTURE@WEIGHTS_FILE"
     timm = "timm"  # a model of timm such as DINOv2, "timm:NAME@WEIGHTS_FILE"
@@ -83,7 +83,7 @@ class ScoreSettings:
     tail_share: float = 0.25  # which share of the prompts the tail is
     gain_cap: float = 1.1  # a prompt's style gain counts up to here: beyond 1 lies copying
     style_range_at_least: float = 0.5  # SDs of the pool between base and references; below, style cannot be measured
-    # Which ones a trial must meet. Adherence is a diagnostic until it is proved with a trained encoder (see README).
+    # Which ones a trial must meet. Not adherence: a style without colours loses every prompt's colours (see README).
     constraints: list[Constraint] = field(default_factory=lambda: [c for c in Constraint if c != Constraint.adherence])
     neutral_nouns: list[str] = field(default_factory=lambda: list(NEUTRAL_NOUNS))  # rivals of the training nouns
     leak_rate: float = 0.05  # share of samples that may show an unasked training noun; facts 9.1, proposal
