@@ -6,6 +6,7 @@ study goes on. Ctrl-C ends it, and so does a fault of the input, which every fur
 the trial to be continued by the same command.
 """
 
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ from sweep.study import FINISHED, best, front, live_trial, load_study, open_stud
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
 NOWHERE = object()
+HIDES_CARDS = "submitit_local"  # it sets CUDA_VISIBLE_DEVICES itself, for every launch from the first card on
 
 
 class Driver:
@@ -268,6 +270,9 @@ class Driver:
         ours = [f"hydra.sweep.subdir={trial.number:04d}"]
         if plain:  # who lists what to run wants all of it
             ours.append(f"search.stopping={Stopping.never.value}")
+        launcher = self.config.hydra.runtime.choices.get("hydra/launcher")
+        if self.slot is not None and launcher == HIDES_CARDS and (card := os.environ.get(slots.CARDS)):
+            ours.append(f"++hydra.job.env_set.{slots.CARDS}='{card}'")
         attempts = trial.user_attrs.get("attempts", 0)
         while True:
             trial.set_user_attr("attempts", attempts + 1)

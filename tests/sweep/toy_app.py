@@ -83,7 +83,7 @@ def main(config: DictConfig) -> tuple[float, float] | Stopped:
             except Stopped as stopped:
                 return stopped
     time.sleep(config.seconds)
-    (folder / "card.txt").write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}")
+    (folder / "card.txt").write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES') or None} {os.getpid()}")
     live_trial(study, number).set_constraint("n is small", config.n - 4)
     return values
 
