@@ -22,8 +22,8 @@ from trainer.base import BaseError, Family, family_of, find_base
 from trainer.caption_diff import Span, differences, style_words, subject_kept
 from trainer.captioner_settings import CaptionerKind
 from trainer.captioning import asks_model, fault_list, make_captions
-from trainer.captions import BY_MODEL, made_texts, shortened, variant, with_trigger, words_and_commas
-from trainer.examples import DatasetError, Example, list_faults, read_examples
+from trainer.captions import BY_MODEL, made_texts, missing_captions, shortened, variant, with_trigger, words_and_commas
+from trainer.examples import DatasetError, Example, read_examples
 from trainer.settings import CaptionSettings, Strategy
 from trainer.sheet import Row, merged, picture_name, read_sheet, unknown_pictures, write_sheet
 from trainer.tokens import tokenizer_counter
@@ -143,7 +143,7 @@ def _rows(
         plain = [" ".join(text.split()) for text in texts]
         rows += [Row(picture, name, str(line), text, text, made.by) for line, text in enumerate(plain, start=1)]
     if missing:
-        return rows, list_faults(f"captions missing for the strategy {name}", missing)
+        return rows, missing_captions(settings, missing)
     return rows, fault_list(made, settings)
 
 

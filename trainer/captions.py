@@ -137,7 +137,18 @@ def check_captions(examples: Sequence[Example], settings: CaptionSettings) -> No
         except DatasetError as error:
             faults.append(str(error))
     if faults:
-        raise DatasetError(list_faults(f"captions missing for the strategy {settings.strategy}", faults))
+        raise DatasetError(missing_captions(settings, faults))
+
+
+def missing_captions(settings: CaptionSettings, faults: list[str]) -> str:
+    """One message for all pictures without a caption, with the ways out."""
+    if settings.strategy == Strategy.tags:
+        ways = "Write NAME.tags beside each picture, or have tags found with tagger=wd14"
+    else:
+        seen = "captions=vlm " if settings.strategy == Strategy.original else ""
+        ways = f"Write NAME.txt beside each picture, or have them described: {seen}captioner=florence2, ollama, …"
+    listed = list_faults(f"captions missing for the strategy {variant(settings)}", faults)
+    return f"{listed}\n  {ways}; or train without: captions=none, or captions=trigger captions.trigger=WORD."
 
 
 def _none(example: Example, settings: CaptionSettings) -> tuple[str, ...]:

@@ -275,6 +275,7 @@ def test_the_file_says_what_made_it(run: Callable[..., Any]) -> None:
     assert metadata["modelspec.architecture"] == "flux-1-dev/lora"
     assert (metadata["ss_network_dim"], metadata["ss_steps"], metadata["ss_images_seen"]) == ("2", str(last.step), "24")
     assert '"strategy": "subject_only"' in metadata["ss_training_comment"]
+    assert metadata["ss_network_args"] and metadata["lora_adapter_metadata"]
     assert metadata["ss_resolution"] == "256x1+512x2"
 
 
