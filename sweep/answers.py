@@ -57,7 +57,7 @@ def headline(found: Findings) -> str:
     """What a person reads first, in one line."""
     top = found.best
     if top is None:
-        return nothing_yet(found)
+        return nothing_yet(found).partition(". ")[0].rstrip(".") + "."
     if found.finals is not None:
         return found.finals.verdict.partition(":")[0].rstrip(".") + "."
     rivals = [entry for entry in found.of("feasible") if entry is not top]
@@ -90,7 +90,7 @@ def nothing_yet(found: Findings) -> str:
     if not found.entries:
         return "No trial has run yet."
     if found.of("infeasible"):
-        return "No trial is usable: each one was ruled out. The table says by which check, and by how much."
+        return "No trial is usable. Each one was ruled out; the table says by which check, and by how much."
     if found.of("unfinished"):
         return "No trial has finished yet."
     reasons = dict.fromkeys(entry.verdict for entry in found.of("failed") + found.of("pruned"))
@@ -188,6 +188,8 @@ def _how_sure(found: Findings) -> tuple[str, str]:
         "Every trial was trained once. How much the values move when it is trained again, python -m sweep.finalists"
         " finds out."
     )
+    if not compared and len(found.of("feasible")) > 1:
+        return "That cannot be said: without values of each picture trials cannot be compared.", once
     if not compared:
         return "Not at all: one usable trial says nothing about the next one.", once
     ties = [entry.number for entry in compared if entry.relation == "tie"]
@@ -196,8 +198,8 @@ def _how_sure(found: Findings) -> tuple[str, str]:
         return f"On these prompts {ahead} in at least one objective.", once
     named = ", ".join(ties[:6]) + (", …" if len(ties) > 6 else "")
     return (
-        f"Not sure: {len(ties)} of the {plural(len(compared), 'other usable trial')} cannot be told from it"
-        f" ({named}). Take them as ties.",
+        f"Not sure: {len(ties)} of {len(compared)} usable trials compared with it cannot be told from it ({named})."
+        " Take them as ties.",
         once,
     )
 
@@ -211,7 +213,7 @@ def _factor(found: Findings) -> tuple[str, str]:
     )
     scored = plural(len(found.of("scored")), "scored trial")
     if not clear:
-        return f"None for certain: {scored} are too few to tell any effect from none.", _leading(found)
+        return f"None for certain: in {scored} no effect stands out from chance.", _leading(found)
     said = "; ".join(effect_in_words(outcome, effect) for outcome, effect in clear[:3])
     return f"{said[0].upper()}{said[1:]}.", f"Against the average of {scored}, all settings estimated together."
 

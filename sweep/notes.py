@@ -65,8 +65,8 @@ def study_note(found: Findings) -> str:
     lines = [f"# {headline(found)}", "", f"{found.name}, {state(found)}."]
     if found.sandbox:
         lines += ["", f"> {CANNOT_SAY}"]
-    if nothing_yet(found):
-        lines += ["", nothing_yet(found)]
+    if nothing_yet(found) not in ("", headline(found)):
+        lines += ["", nothing_yet(found).removeprefix(headline(found)).strip()]
     if found.of("scored"):
         for answer in answers(found):
             lines += ["", in_markdown(answer)]

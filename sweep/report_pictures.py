@@ -79,7 +79,8 @@ def highlights(found: Findings, album: Album) -> list[PromptRow]:
     if len(order) < HIGHLIGHTS:
         return []
     chosen = [order[round(i * (len(order) - 1) / (HIGHLIGHTS - 1))] for i in range(HIGHLIGHTS)]
-    return [_row(found, [top], index, album) for index in chosen]
+    rows = [_row(found, [top], index, album) for index in chosen]
+    return rows if all(picture.url for row in rows for picture in row.pictures) else []
 
 
 def compared(found: Findings) -> list[Entry]:

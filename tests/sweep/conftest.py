@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def command(*arguments: str, cwd: Path, timeout: float = 800) -> Ran:
         [sys.executable, *arguments], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a PostgreSQL server of this module's own."""
+    # Its socket's path may be no longer than 107 letters.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        import pgserver
+
+        made = pgserver.get_server(f"{folder}/data")
+        yield made.get_uri().replace(":@", "@")
+        made.cleanup()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
+from sweep.database import ADDRESS
 from sweep.outcome import Candidate, Outcome, plain_config
 from sweep.record import ARTIFACTS
 from sweep.schema import Config
@@ -25,11 +26,13 @@ CAPTIONS = optuna.distributions.CategoricalDistribution(["none", "edited", "subj
 REPEATS = optuna.distributions.IntDistribution(0, 3)
 
 
-def new_study(folder: Path, *, on_disk: bool = False) -> optuna.Study:
-    """An empty study that is named as its folder is; in memory unless another process has to read it."""
+def new_study(folder: Path, *, on_disk: bool = False, address: str = "") -> optuna.Study:
+    """An empty study named as its folder is; in memory unless another process, or a server, has to have it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True)
-    place = storage(folder) if on_disk else None
+    if address:
+        (folder / ADDRESS).write_text(address, encoding="utf-8")
+    place = storage(folder) if on_disk or address else None
     made = optuna.create_study(storage=place, study_name=folder.name, directions=["maximize"] * 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

@@ -1,10 +1,13 @@
 """The dashboard, as a person starts it."""
 
+import json
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -12,7 +15,7 @@ import pytest
 from optuna.trial import create_trial
 
 from tests.sweep.conftest import ROOT, environment
-from tests.sweep.made import new_study
+from tests.sweep.made import add_scored, new_study
 
 
 @pytest.fixture
@@ -20,14 +23,15 @@ def study(tmp_path: Path) -> optuna.Study:
     return new_study(tmp_path / "multirun" / "made", on_disk=True)
 
 
-def test_the_dashboard_answers_on_this_machine_only(study: optuna.Study, tmp_path: Path) -> None:
-    study.add_trial(create_trial(values=[0.6, 0.7]))
+@contextmanager
+def dashboard(folder: Path) -> Iterator[str]:
+    """Its address, started as a person does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "sweep.dashboard", "--port", str(port)],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -36,10 +40,30 @@ def test_the_dashboard_answers_on_this_machine_only(study: optuna.Study, tmp_pat
     try:
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}/dashboard" in server.stdout.readline(), "the newest study is found"
-        assert b"made" in _fetched(f"http://127.0.0.1:{port}/api/studies")
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.communicate(timeout=30)
+
+
+def test_the_dashboard_answers_on_this_machine_only(study: optuna.Study, tmp_path: Path) -> None:
+    study.add_trial(create_trial(values=[0.6, 0.7]))
+    with dashboard(tmp_path) as address:
+        assert b"made" in _fetched(f"{address}/api/studies")
+
+
+def test_a_study_on_a_database_server_has_its_notes_and_pictures(server: str, tmp_path: Path) -> None:
+    folder = tmp_path / "multirun" / "made"
+    study = new_study(folder, address=server)
+    add_scored(study, folder, 0.7)
+    with dashboard(tmp_path) as address:
+        [known] = json.loads(_fetched(f"{address}/api/studies"))["study_summaries"]
+        shown = json.loads(_fetched(f"{address}/api/studies/{known['study_id']}"))
+        assert "Trial 0000 is the only usable one." in shown["note"]["body"]
+        [trial] = shown["trials"]
+        [sheet] = trial["artifacts"]
+        place = f"{known['study_id']}/{trial['trial_id']}/{sheet['artifact_id']}"
+        assert _fetched(f"{address}/artifacts/{place}").startswith(b"\x89PNG")
 
 
 def _fetched(address: str) -> bytes:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,6 @@ from sweep.settings import StudySettings
 from sweep.sharing import checked_address, hold_of
 from sweep.study import load_study
 from tests.sweep.conftest import TOY, Run, environment
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a PostgreSQL server of this module's own."""
-    # Its socket's path may be no longer than 107 letters.
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
-        import pgserver
-
-        made = pgserver.get_server(f"{folder}/data")
-        yield made.get_uri().replace(":@", "@")
-        made.cleanup()
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
