@@ -54,14 +54,14 @@ class TrainingFolder:
             ResumeError: it holds a training with other settings, data or base.
         """
         self.folder = folder
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self._text = json.dumps(identity, indent=1, sort_keys=True).encode()
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".part-*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         if (folder / _TRAINING).exists():
-            _compare(json.loads((folder / _TRAINING).read_text(encoding="utf-8")), self.identity, folder)
+            _compare(json.loads((folder / _TRAINING).read_text(encoding="utf-8")), json.loads(self._text), folder)
         else:
-            write_atomic(folder / _TRAINING, json.dumps(self.identity, indent=1, sort_keys=True).encode())
+            write_atomic(folder / _TRAINING, self._text)
 
     def read(self, step: int) -> Checkpoint | None:
         """The checkpoint of a step, if it is there."""
@@ -115,10 +115,11 @@ class TrainingFolder:
     def _reached(self, folder: Path, wanted: Sequence[int]) -> int:
         """The last step up to which another folder's checkpoints can stand for this training's; 0: not at all."""
         end = wanted[-1]
-        try:
-            if json.loads((folder / _TRAINING).read_text(encoding="utf-8")) != self.identity:
+        own, file = self._text, folder / _TRAINING
+        try:  # the size first: a study may have thousands of others
+            if file.stat().st_size != len(own) or file.read_bytes() != own:
                 return 0
-        except (OSError, ValueError):
+        except OSError:
             return 0
         there = _steps(folder)
         # A step that is wanted and not there could only be had by going back.
