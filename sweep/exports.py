@@ -23,6 +23,7 @@ from sweep.schema import Config
 from trainer.base import BaseError, find_base, step_px
 from trainer.captions import caption
 from trainer.examples import DatasetError, read_examples
+from trainer.plan import PlanError, make_plan
 from trainer.tokens import counter_of
 
 FOLDER = "export"
@@ -43,9 +44,7 @@ CARRIED = {  # what the files below can say of a setting; anything else is noted
     "train.timesteps": KOHYA_TIMESTEPS,
     "train.optimizer.name": tuple(OPTIMIZERS),
 }
-SANDBOX_NOTE = (
-    "found on the sandbox: captions, sides and repeats are meant to carry over; learning rate and steps are not"
-)
+SANDBOX_NOTE = "found on the sandbox: captions, sides and repeats are meant to carry over; learning rate and steps not"
 
 
 @dataclass(frozen=True)
@@ -165,9 +164,13 @@ def write_exports(outcome: Outcome, name: str, out: Path) -> tuple[list[Export],
     return made, ""
 
 
-def _write_pictures(stored: Mapping[str, Any], out: Path) -> None:
+def _settings_of(stored: Mapping[str, Any]) -> Config:
     known = {key: value for key, value in stored.items() if key not in ("search", "track")}
-    config = settings(DictConfig(OmegaConf.merge(OmegaConf.structured(Config), known)))
+    return settings(DictConfig(OmegaConf.merge(OmegaConf.structured(Config), known)))
+
+
+def _write_pictures(stored: Mapping[str, Any], out: Path) -> None:
+    config = _settings_of(stored)
     config.captions.dropout = 0.0  # left to the tool
     data = config.data
     examples = with_captions(config, read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed))
@@ -187,7 +190,7 @@ def kohya_dataset(recipe: Recipe) -> str:
     lines = _notes(recipe)
     if step != recipe.step_px:
         lines.append(
-            f"# its buckets are multiples of {step} px, ours of {recipe.step_px}: crops differ by a few pixels"
+            f"# its buckets are multiples of {step} px, ours of {recipe.step_px}: {_steps_of_both(recipe, step)}"
         )
     lines += [
         "[general]",
@@ -214,6 +217,21 @@ def kohya_dataset(recipe: Recipe) -> str:
             f"  num_repeats = {repeats}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _steps_of_both(recipe: Recipe, step: int) -> str:
+    """What other buckets do to an epoch, as far as the pictures are still there to tell."""
+    try:
+        config = _settings_of(recipe.config)
+        examples = read_examples(config.data.path, limit=config.data.limit, subset_seed=config.data.subset_seed)
+        theirs, ours = (make_plan(examples, config.mix, scale=1.0, step=s, seed=0) for s in (step, recipe.step_px))
+    except (DatasetError, PlanError, OSError, ValueError, OmegaConfBaseException):
+        return "crops differ by a few pixels"
+    lost = [100 * max(side.crop_loss for side in plan.sides) for plan in (theirs, ours)]
+    return (
+        f"{theirs.steps_per_epoch} steps per epoch there, {ours.steps_per_epoch} here;"
+        f" the worst side loses {lost[0]:.0f} % of a picture to cropping there, {lost[1]:.0f} % here"
+    )
 
 
 def kohya_command(recipe: Recipe) -> str:
@@ -262,13 +280,9 @@ def ai_toolkit(recipe: Recipe) -> str:
     """The job file: one dataset per side, as its list of resolutions has one repeat count for all."""
     captions, train = recipe.config["captions"], recipe.train
     trigger = captions.get("trigger", "")
-    folder = {
-        "folder_path": recipe.pictures,
-        "caption_ext": "txt",
-        "caption_dropout_rate": float(captions.get("dropout", 0.0)),
-        "shuffle_tokens": bool(captions.get("shuffle_tags", False)),
-        "cache_latents_to_disk": True,
-    }
+    folder = {"folder_path": recipe.pictures, "caption_ext": "txt", "cache_latents_to_disk": True}
+    folder |= {"caption_dropout_rate": float(captions.get("dropout", 0.0))}
+    folder |= {"shuffle_tokens": bool(captions.get("shuffle_tags", False))}
     process = {
         "type": "sd_trainer",
         "training_folder": "output",
@@ -365,15 +379,8 @@ def simpletuner_data(recipe: Recipe) -> str:
         }
         for side, repeats, _ in recipe.sides
     ]
-    backends.append(
-        {
-            "id": "text-embeds",
-            "type": "local",
-            "dataset_type": "text_embeds",
-            "default": True,
-            "cache_dir": "cache/text",
-        }
-    )
+    texts = {"id": "text-embeds", "type": "local", "dataset_type": "text_embeds", "default": True}
+    backends.append(texts | {"cache_dir": "cache/text"})
     return json.dumps(backends, indent=2) + "\n"
 
 

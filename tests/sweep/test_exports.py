@@ -57,7 +57,17 @@ def test_a_kohya_toml_gives_the_buckets_and_steps_of_our_plan(no_upscale: bool) 
 def test_a_step_that_kohya_refuses_is_replaced_and_said() -> None:
     text = kohya_dataset(replace(recipe_of(outcome(0, 0.7), "made"), step_px=16))
     assert tomllib.loads(text)["general"]["bucket_reso_steps"] == 32
-    assert "multiples of 32 px, ours of 16" in text
+    assert "multiples of 32 px, ours of 16: crops differ" in text, "as far as can be said without the pictures"
+
+
+def test_with_the_pictures_it_says_what_other_buckets_do_to_an_epoch(tmp_path: Path) -> None:
+    for index, size in enumerate([(1024, 1024), (832, 1216), (900, 1100), (900, 1112)]):
+        Image.new("RGB", size).save(tmp_path / f"{index}.png")
+    made = outcome(0, 0.7, pictures=str(tmp_path))
+    made.config["mix"] |= {"repeats": {"512": 2}, "batch_size": 2}
+    text = kohya_dataset(replace(recipe_of(made, "made"), step_px=16))
+    assert "multiples of 32 px, ours of 16: 4 steps per epoch there, 4 here;" in text
+    assert "to cropping there" in text
 
 
 def test_the_kohya_command_says_all_that_its_defaults_would_get_wrong() -> None:
