@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def slurm() -> Iterator[None]:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root and {', '.join(missing) or 'SLURM'}: apt install slurmctld slurmd munge")
-    with tempfile.TemporaryDirectory(prefix="slurm") as name:
+    with tempfile.TemporaryDirectory(prefix="slurm") as name, ExitStack() as logs:
         folder = Path(name)
         for part in ("state", "spool"):
             (folder / part).mkdir()
@@ -65,7 +66,7 @@ def slurm() -> Iterator[None]:
         os.environ["SLURM_CONF"] = f"{folder}/slurm.conf"
         daemons = []
         for command in commands:
-            log = (folder / f"{command[0]}.log").open("w")
+            log = logs.enter_context((folder / f"{command[0]}.log").open("w"))
             daemons.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
             time.sleep(2)
         try:
