@@ -266,6 +266,10 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help=f"fail if a ratio fell against {KEPT.name}")
     parser.add_argument("--keep", action="store_true", help="keep the sides' folders")
     asked = parser.parse_args()
+    if asked.check and not KEPT.is_file():
+        parser.exit(2, f"nothing to compare with yet: python -m bench.speed --write makes {KEPT.name}\n")
+    if asked.peer and not asked.peer.is_file():
+        parser.exit(2, f"no such file: {asked.peer}; bench/README.md says where the script is found\n")
     chosen = points(tuple(asked.rates), tuple(asked.lengths))
     found, peak = measure(asked, chosen), peak_flops()
     now, failed = ratios(found), gates(found)
