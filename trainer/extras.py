@@ -40,4 +40,9 @@ def unusable_together(base: BaseSettings, train: TrainSettings) -> list[str]:
             "`train.lora.kind=dora` measures the base's weights, which `base.quantize=fp8` keeps in a format that"
             " cannot be added: choose base.quantize=nf4, int8 or none, or train.lora.kind=lora"
         )
+    if base.group_offload and train.lora.kind == Kind.dora:
+        faults.append(
+            "`train.lora.kind=dora` measures the base's weights, which `base.group_offload` keeps off the device:"
+            " choose train.lora.kind=lora, or base.group_offload=false"
+        )
     return faults

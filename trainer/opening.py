@@ -102,10 +102,12 @@ def _transformer(folder: Path, settings: BaseSettings, device: torch.device) -> 
     try:
         return model.from_single_file(str(file), config=str(folder), subfolder="transformer", **asked)
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
-        lacking = {KeyError: f"it lacks {error}", IndexError: "it lacks layers"}  # the names its readers look for
+        said = str(error).splitlines()[0][:200]
+        if isinstance(error, LookupError):  # a name that its reader looks for
+            said = f"it lacks {error if isinstance(error, KeyError) else 'layers'}"
         raise BaseError(
             f"`base.path`={settings.path} does not hold the weights of a {model.__name__} of the shape in"
-            f" {folder / 'transformer'}: {lacking.get(type(error), str(error).splitlines()[0][:200])}"
+            f" {folder / 'transformer'}: {said}"
         ) from error
 
 

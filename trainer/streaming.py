@@ -16,7 +16,7 @@ def stream_blocks(blocks: Iterable[nn.Module], device: torch.device) -> None:
     """Have each block's weights in main memory but while it computes. Its activations must be recomputed in training:
     otherwise autograd holds all weights at once.
 
-    Weights of bitsandbytes keep their scales on the device, a sixteenth of their size; torchao's cannot be streamed.
+    Weights of bitsandbytes leave their scales on the device, a thirtieth of their size; torchao's cannot be streamed.
     """
     for block in blocks:
         kept = [(weight, _at_rest(weight.data, device)) for weight in (*block.parameters(), *block.buffers())]

@@ -250,7 +250,11 @@ def test_streaming_asks_for_recomputed_blocks(tiny_settings: BaseSettings) -> No
     streamed = replace(tiny_settings, group_offload=True)
     for settings in (TrainSettings(), TrainSettings(gradient_checkpointing=True, checkpointed_share=0.5)):
         assert "train.checkpointed_share=1" in unusable_together(streamed, settings)[0]
-    assert not unusable_together(streamed, TrainSettings(gradient_checkpointing=True))
+    recomputed = TrainSettings(gradient_checkpointing=True)
+    assert not unusable_together(streamed, recomputed)
+    assert (
+        "keeps off the device" in unusable_together(streamed, replace(recomputed, lora=LoraSettings(kind=Kind.dora)))[0]
+    )
 
 
 def test_what_needs_a_gpu_or_a_library_says_so(tiny_settings: BaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
