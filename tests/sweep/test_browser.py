@@ -33,7 +33,7 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 # What is laid over something else: blocks that share more than a few pixels and do not contain each other.
 OVERLAPS = """() => {
   const kinds = "h1,h2,p,table,section,.chart,figure,details";
-  const blocks = [...document.querySelectorAll(kinds)].filter(e => e.offsetHeight);
+  const blocks = [...document.querySelectorAll(kinds)].filter(e => e.offsetHeight && e.checkVisibility());
   const boxes = blocks.map(e => [e, e.getBoundingClientRect()]);
   const found = [];
   for (const [a, r] of boxes) for (const [b, s] of boxes)
@@ -101,6 +101,8 @@ def test_the_report_is_whole_at_every_width(folder: Path, look: Look, width: int
     )
     found = axe.Axe().run(page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate(OVERLAPS) == [], "nor with everything unfolded"
 
 
 def test_the_report_prints_within_the_page(folder: Path, look: Look) -> None:
