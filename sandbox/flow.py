@@ -87,7 +87,14 @@ _LARGE_SIDES = {
 REFINE = Course("refine", (Phase(0.66, _EVERY_SIZE), Phase(1.01, _EVERY_SIZE, guided=True)), from_weights=True)
 
 # A shape learnt at side 512 must be learnt again at 768 and 1024: guided from the start, so that guidance is not lost.
-SIDES = Course("sides", (Phase(1.01, _LARGE_SIDES, guided=True),), from_weights=True)
+_LARGEST_SIDE = {
+    (32, 32): 0.08, (64, 64): 0.12, (48, 72): 0.08, (72, 48): 0.08, (96, 96): 0.14, (128, 128): 0.50,
+}  # fmt: skip
+SIDES = Course(
+    "sides",
+    (Phase(0.78, _LARGE_SIDES, guided=True), Phase(1.01, _LARGEST_SIDE, guided=True)),
+    from_weights=True,
+)
 
 
 class Conditioner:
