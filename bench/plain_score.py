@@ -18,7 +18,8 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from bench.trials import BASE, OTHERS, PICTURES, REFERENCES, SCALE, TEXT_TOKENS
-from metrics import ScoreSettings, score
+from metrics import Constraint, ScoreSettings, score
+from metrics.settings import LpipsNet
 from trainer.examples import Example, read_examples, read_picture
 from trainer.rewriting import subject_noun
 from trainer.settings import Prompt
@@ -48,6 +49,12 @@ def read(folder: str) -> tuple[list[Example], list[Tensor]]:
     return examples, [read_picture(example.path) for example in examples]
 
 
+def settings_from(plain: dict[str, Any]) -> ScoreSettings:
+    """The judge's settings from JSON."""
+    names = {"lpips_net": LpipsNet(plain["lpips_net"]), "constraints": [Constraint(c) for c in plain["constraints"]]}
+    return ScoreSettings(**{**plain, **names})
+
+
 def main() -> None:
     """The command line."""
     asked, lora, out = (Path(word) for word in sys.argv[1:])
@@ -69,7 +76,7 @@ def main() -> None:
         without,
         references,
         prompts,
-        ScoreSettings(**given["score"]),
+        settings_from(given["score"]),
         others=others,
         training=trained_on,
         training_nouns=nouns,
