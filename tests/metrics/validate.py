@@ -144,7 +144,11 @@ def table(rows: Sequence[Row], size: str, seconds: float) -> str:
     lines = [f"{date.today().isoformat()}, {size}, {seconds / 60:.0f} min on one core; {versions}; encoder {encoder}.",
              verdict, "", "| test | measured | bar | | |", "|---|---|---|---|---|"]  # fmt: skip
     said = {True: "passed", False: "**FAILED**", None: ""}
-    return "\n".join([*lines, *(f"| {r.test} | {r.value:.3f} | {r.bar} | {said[r.passed]} | {r.note} |" for r in rows)])
+    tests = [row.test.replace("|", "\\|") for row in rows]  # |corr| would be two cells more
+    cells = [
+        f"| {t} | {r.value:.3f} | {r.bar} | {said[r.passed]} | {r.note} |" for t, r in zip(tests, rows, strict=True)
+    ]
+    return "\n".join([*lines, *cells])
 
 
 if __name__ == "__main__":
