@@ -32,7 +32,7 @@ def plan_tree(config: Config, examples: Sequence[Example], plan: Plan, shape: Sh
     _memory(tree, config, plan, shape)
     warnings = plan_warnings(config, examples, plan, lengths)
     if warnings:
-        branch = tree.add(f"{len(warnings)} warnings")
+        branch = tree.add(f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}")
         for warning in warnings:
             branch.add(warning)
     return tree
@@ -138,7 +138,7 @@ def _lora(tree: Tree, config: Config, shape: Shape) -> None:
     count = lora_weights(shape, train)
     size = count * (4 if lora.file_dtype == "float32" else 2) / 1e6
     tree.add(
-        f"{lora.kind.value} of rank {lora.rank}, alpha {alpha:g}, on {lora.targets.value}:"
+        f"{lora.kind.value} of rank {lora.rank}, alpha {alpha:g}, on {', '.join(lora.layers) or lora.targets.value}:"
         f" {count / 1e6:.1f} M weights, a file of {size:.1f} MB;"
         f" {train.optimizer.name.value} at {train.optimizer.learning_rate:g}, {train.loss.value},"
         f" timesteps {train.timesteps.value}"
@@ -164,7 +164,7 @@ def _cost(tree: Tree, config: Config, plan: Plan, shape: Shape) -> None:
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
