@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
+from sweep.outcome import Outcome
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
 from sweep.study import FINISHED, best, front, hypervolume, rectangle, why_not
@@ -146,3 +147,15 @@ def best_line(search: SearchSettings, study: optuna.Study) -> str:
 def shown(path: Path) -> str:
     """A path as one types it: relative where it lies below the working folder."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
+    """Says what one configuration was worth, and where it lies."""
+    best = outcome.best
+    for name, value in (("style", best.style), ("composition", best.composition)):
+        low, high = best.intervals.get(name, (value, value))
+        steps.say(f"{name:<12} {value:.3f}  (95 % of resamples: {low:.3f} to {high:.3f})")
+    for name, value in best.constraints.items():
+        steps.say(f"{name:<12} {'kept' if value <= 0 else 'broken'} ({value:+.3f})")
+    steps.say("seconds      " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in outcome.timings.items()))
+    steps.say(f"LoRA         {folder / best.lora}\npictures     {folder / outcome.sheet}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweep.__main__ import WRONG_INPUT, Place, start
 from sweep.outcome import FILE
-from sweep.progress import StepProgress, shown
+from sweep.progress import StepProgress, print_outcome, shown
 from sweep.schema import Config
 from sweep.typed import python
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     sys.argv[1:] = [argument for argument in arguments if argument not in files]
 
     def score_file(config: Config, place: Place) -> None:
-        from sweep.trial import print_outcome, score_lora
+        from sweep.trial import score_lora
 
         steps = StepProgress()
         outcome, folder = score_lora(config, Path(files[0]))

@@ -25,7 +25,7 @@ from sweep.typed import python
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 LOCK = ".lock"
-FORMAT = 2  # of what a study remembers about itself
+FORMAT = 3  # of what a study remembers about itself and of what its scores mean
 
 
 def study_folder(settings: StudySettings) -> Path:

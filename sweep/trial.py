@@ -31,12 +31,12 @@ from sweep.outcome import (
     versions,
 )
 from sweep.plan_tree import plan_warnings
-from sweep.progress import StepProgress
+from sweep.progress import StepProgress, print_outcome
 from sweep.record import at_rung, record
 from sweep.rungs import Rung, few_of, rung_steps
 from sweep.schema import Config
 from sweep.settings import Checkpoints, Stopping
-from sweep.study import study_folder
+from sweep.study import FORMAT, study_folder
 from sweep.tracking import Tracked, tracked
 from sweep.warm import is_cold, warm_base, warm_judge
 from trainer.budget import checkpoint_steps, training_length
@@ -135,7 +135,8 @@ def identify(config: Config, base_id: str) -> str:
     places += [config.data.masks] if config.data.masks not in ("", ALPHA) else []
     parts += [content_id(place) for place in places if place]
     parts += sheet_content(config).values()
-    return blake2b("\x1f".join([*parts, json.dumps(versions())]).encode(), digest_size=16).hexdigest()
+    parts += [f"format {FORMAT}", json.dumps(versions())]
+    return blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def prepare(config: Config, base: "FluxBase", clock: Clock) -> Bench:
@@ -388,15 +389,3 @@ def _drop_states(training: Path) -> None:
     """Removes what only an interrupted training needs; the LoRA of every checkpoint stays."""
     for state in training.rglob("state.safetensors"):
         state.unlink()
-
-
-def print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
-    """Says what was found and where it lies."""
-    best = outcome.best
-    for name, value in (("style", best.style), ("composition", best.composition)):
-        low, high = best.intervals.get(name, (value, value))
-        steps.say(f"{name:<12} {value:.3f}  (95 % of resamples: {low:.3f} to {high:.3f})")
-    for name, value in best.constraints.items():
-        steps.say(f"{name:<12} {'kept' if value <= 0 else 'broken'} ({value:+.3f})")
-    steps.say("seconds      " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in outcome.timings.items()))
-    steps.say(f"LoRA         {folder / best.lora}\npictures     {folder / outcome.sheet}")
