@@ -5,6 +5,7 @@ captions are made anew at every visit.
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,10 +42,9 @@ def load(work: Path, width: int, height: int, count: int, seed: int) -> Pool:
         scenes = [random_scene(rng, media=BASE_MEDIA) for _ in range(count)]
         pictures = np.stack([draw(s, width, height) for s in scenes])
         masks = np.stack([_mask(s, width, height) for s in scenes])
-        np.savez(
-            path.with_suffix(".tmp.npz"), pictures=pictures, masks=masks, scenes=json.dumps([asdict(s) for s in scenes])
-        )
-        path.with_suffix(".tmp.npz").rename(path)
+        temporary = path.with_suffix(f".{os.getpid()}.npz")  # processes that train together may draw the same pool
+        np.savez(temporary, pictures=pictures, masks=masks, scenes=json.dumps([asdict(s) for s in scenes]))
+        temporary.replace(path)
     data = np.load(path)
     return Pool(data["pictures"], data["masks"], [Scene(**s) for s in json.loads(str(data["scenes"]))])
 
