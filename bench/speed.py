@@ -3,6 +3,7 @@
     make bench                                                # P2 and ours
     make bench BENCH_PEER=/somewhere/train_dreambooth_lora_flux.py
     python -m bench.speed --rounds 1 --rates 4.5e-4 4e-3       # fewer trials, for a look
+    python -m bench.speed --smoke                             # whether every side runs; two trials of three steps
     make bench-check                                          # fails when a ratio fell by more than a fifth
 
 What the sides are, what must be equal and how to read the table: bench/README.md.
@@ -18,11 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from bench.kept import Measured, fallen, figures_before, read_row, write_figures, write_row, write_table
 from bench.physics import flop_of, peak_flops
-from bench.table import gates, show
+from bench.table import gates, heading, show
 from bench.trials import (
     BASE,
     BATCH,
@@ -42,25 +45,7 @@ from bench.trials import (
     points,
 )
 
-KEPT = Path(__file__).with_name("speed.json")
-FALL = 0.2  # of a ratio, that `--check` lets pass
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One side, once."""
-
-    side: str
-    wall: float  # s
-    cpu: float  # s, of all its processes
-    load: float  # average of the last minute when it began
-    peak_mb: float  # largest resident memory of a process
-    styles: dict[str, float]  # trial -> style
-    compositions: dict[str, float]
-    split: dict[str, float]  # s
-    flop: float  # that had to be computed
-    steps: int = 0  # of the optimiser that had to be computed
-    kept: dict[str, int] = field(default_factory=dict)  # what was made once for all trials, by its kind
+Side = Callable[[list[Point], Path], Measured]
 
 
 class Usage:
@@ -95,7 +80,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, **fixed, "WANDB_MODE": "disabled", "PYTHONPATH": str(Path.cwd())}
 
 
-def peer(script: Path, chosen: Sequence[Point], folder: Path) -> Measured:
+def peer(script: Path, chosen: list[Point], folder: Path) -> Measured:
     """P1: the script, then the scoring, a process each per trial."""
     usage = Usage(folder / "log.txt")
     pictures = folder / "pictures"
@@ -145,17 +130,17 @@ def peer_words(point: Point, pictures: Path, out: Path) -> list[str]:
     return [*(f"--{key}={value}" for key, value in given.items()), "--center_crop", "--cache_latents"]
 
 
-def warm_loop(chosen: Sequence[Point], folder: Path) -> Measured:
+def warm_loop(chosen: list[Point], folder: Path) -> Measured:
     """P2: bench/warm.py."""
     usage = Usage(folder / "log.txt")
     usage.run(sys.executable, "-m", "bench.warm", folder, *(f"{point.rate:g}:{point.images}" for point in chosen))
     return _ours("P2", usage, sorted(folder.glob("*/trial/outcome.json")), flop_of(chosen, drawings=2))
 
 
-def ours(chosen: Sequence[Point], folder: Path) -> Measured:
+def ours(chosen: list[Point], folder: Path) -> Measured:
     """The product's own command, early stopping off."""
     usage = Usage(folder / "log.txt")
-    words = [*SHARED, *lists(list(chosen)), f"study.folder={folder}", "study.name=bench"]
+    words = [*SHARED, *lists(chosen), f"study.folder={folder}", "study.name=bench"]
     usage.run(sys.executable, "-m", "sweep", "-m", *words)
     longest = [max(p.images for p in chosen if p.rate == rate) for rate in {p.rate for p in chosen}]
     flop = flop_of(chosen, images=sum(longest), drawings=1 + 1 / len(chosen))
@@ -166,10 +151,10 @@ def ours(chosen: Sequence[Point], folder: Path) -> Measured:
     return replace(row, steps=steps, kept={kind.name: len(list(kind.iterdir())) for kind in kinds})
 
 
-def stopping(chosen: Sequence[Point], folder: Path) -> Measured:
+def stopping(chosen: list[Point], folder: Path) -> Measured:
     """The same, and trials may end early."""
     usage = Usage(folder / "log.txt")
-    words = [*SHARED, *choices(list(chosen)), f"study.folder={folder}", "study.name=bench", "search.stopping=always"]
+    words = [*SHARED, *choices(chosen), f"study.folder={folder}", "study.name=bench", "search.stopping=always"]
     usage.run(sys.executable, "-m", "sweep", "-m", *words, "search.sampler=grid", f"search.n_trials={len(chosen)}")
     return _ours("ours, stopping", usage, sorted(folder.glob("bench/*/outcome.json")), 0.0)
 
@@ -217,24 +202,36 @@ def asked_of_judge() -> dict[str, object]:
 
 def measure(asked: argparse.Namespace, chosen: list[Point]) -> list[Measured]:
     """All rounds: every side in turn, another one first each time."""
-    sides: list[Callable[[Path], Measured]] = [
-        lambda folder: warm_loop(chosen, folder),
-        lambda folder: ours(chosen, folder),
-        lambda folder: stopping(chosen, folder),
-    ]
+    sides: dict[str, Side] = {"P2": warm_loop, "ours": ours, "ours, stopping": stopping}
     if asked.peer:
-        sides.insert(0, lambda folder: peer(asked.peer.resolve(), chosen, folder))
+        sides = {"P1": partial(peer, asked.peer.resolve()), **sides}
     found = []
     for turn in range(asked.rounds):
-        for side in sides[turn % len(sides) :] + sides[: turn % len(sides)]:
-            folder = Path(tempfile.mkdtemp(prefix="stylesweep-bench-"))  # stays where a side fails, with its log
-            row = side(folder)
-            if not asked.keep:
-                shutil.rmtree(folder)
+        first = turn % len(sides)
+        for name in [*sides][first:] + [*sides][:first]:
+            row, where = _side(name, sides[name], chosen, turn, asked.into)
             found.append(row)
             took = f"{row.wall:7.1f} s  {row.cpu:7.1f} CPU s  load {row.load:.1f}"
-            print(f"round {turn + 1}  {row.side:15s} {took}  {folder if asked.keep else ''}", flush=True)
+            print(f"round {turn + 1}  {row.side:15s} {took}  {where}", flush=True)
     return found
+
+
+def _side(name: str, side: Side, chosen: list[Point], turn: int, into: Path | None) -> tuple[Measured, str]:
+    """One side, once, and where its files lie; one that an earlier run finished `into` a folder is read from there."""
+    if into is None:
+        folder = Path(tempfile.mkdtemp(prefix="stylesweep-bench-"))  # stays where a side fails, with its log
+        row = side(chosen, folder)
+        shutil.rmtree(folder)
+        return row, ""
+    folder = into.absolute() / f"round{turn + 1}-{name.replace(', ', '-')}"
+    kept = folder.with_suffix(".json")
+    if (done := read_row(kept, [point.name for point in chosen])) is not None:
+        return done, f"read from {kept}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed: it is timed from its beginning
+    folder.mkdir(parents=True)
+    row = side(chosen, folder)
+    write_row(kept, row)
+    return row, str(folder)
 
 
 def ratios(found: Sequence[Measured]) -> dict[str, float]:
@@ -246,38 +243,42 @@ def ratios(found: Sequence[Measured]) -> dict[str, float]:
     return {f"{a} / {b}": round(median[a] / median[b], 2) for a, b in pairs}
 
 
-def fallen(now: dict[str, float], before: dict[str, float]) -> list[str]:
-    """The ratios that fell by more than FALL."""
-    return [
-        f"{name}: {before[name]:.2f} before, {value:.2f} now"
-        for name, value in now.items()
-        if name in before and value < (1 - FALL) * before[name]
-    ]
-
-
-def main() -> None:
-    """The command line."""
+def arguments() -> argparse.Namespace:
+    """The command line; what cannot work is refused before anything runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="train_dreambooth_lora_flux.py of diffusers; without it no P1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
-    parser.add_argument("--write", action="store_true", help=f"keep the figures in {KEPT.name}")
-    parser.add_argument("--check", action="store_true", help=f"fail if a ratio fell against {KEPT.name}")
-    parser.add_argument("--keep", action="store_true", help="keep the sides' folders")
+    parser.add_argument("--smoke", action="store_true", help="one round of two tiny trials; its ratios mean nothing")
+    parser.add_argument("--into", type=Path, help="keep every side there; the same command goes on after a kill")
+    parser.add_argument("--write", action="store_true", help="keep the figures, in speed.json and in bench/README.md")
+    parser.add_argument("--check", action="store_true", help="fail if a ratio fell against speed.json")
     asked = parser.parse_args()
-    if asked.check and not KEPT.is_file():
-        parser.exit(2, f"nothing to compare with yet: python -m bench.speed --write makes {KEPT.name}\n")
     if asked.peer and not asked.peer.is_file():
         parser.exit(2, f"no such file: {asked.peer}; bench/README.md says where the script is found\n")
+    if asked.smoke:
+        if asked.write or asked.check:
+            parser.exit(2, "--smoke measures nothing: leave out --write and --check\n")
+        asked.rounds, asked.rates, asked.lengths = 1, [RATES[-1]], [8, 24]
+    return asked
+
+
+def main() -> None:
+    """The command line."""
+    asked = arguments()
     chosen = points(tuple(asked.rates), tuple(asked.lengths))
+    names = [point.name for point in chosen]
+    before = figures_before(names) if asked.check else {}
     found, peak = measure(asked, chosen), peak_flops()
     now, failed = ratios(found), gates(found)
-    print(show(found, now, peak))
+    text = show(found, now, peak)
+    print(text)
     if asked.write:
-        plain = {"ratios": now, "gates": failed, "peak_gflops": peak / 1e9, "rounds": [asdict(row) for row in found]}
-        KEPT.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    failed += fallen(now, json.loads(KEPT.read_text(encoding="utf-8"))["ratios"]) if asked.check else []
+        write_figures(found, names, ratios=now, gates=failed, peak_gflops=peak / 1e9)
+        verdict = "; ".join(failed) or "all kept"
+        write_table(f"{heading(asked.rounds, len(chosen))}\n\n```\n{text.strip()}\ngates: {verdict}\n```")
+    failed += fallen(now, before)
     if failed:
         sys.exit("void or worse:\n  " + "\n  ".join(failed))
 

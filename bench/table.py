@@ -1,13 +1,14 @@
 """What the benchmark prints, and the gates without which its ratios are void."""
 
-from __future__ import annotations
-
+import os
+import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from datetime import date
+from importlib import metadata
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from bench.speed import Measured
+from bench.kept import Measured
 
 EQUAL = 1e-3  # scores of P2 and ours, which do the same work
 TAU = 0.95  # rank correlation of style, P1 and ours
@@ -19,27 +20,45 @@ def gates(found: Sequence[Measured]) -> list[str]:
     sides: dict[str, Measured] = {row.side: row for row in found}
     plain, loop, peer, early = (sides.get(name) for name in ("ours", "P2", "P1", "ours, stopping"))
     broken = []
+    wanted = set[str]().union(*(row.styles for row in found))
+    for name, row in sides.items():
+        lost = sorted(wanted - set(row.styles))
+        broken += [f"{name}: no scores of {', '.join(lost)}"] * (bool(lost) and row is not early)
     if plain and loop:
         apart = max(
             abs(a - b)
             for mine, theirs in ((plain.styles, loop.styles), (plain.compositions, loop.compositions))
-            for a, b in ((mine[name], theirs[name]) for name in theirs)
+            for a, b in ((mine[name], theirs[name]) for name in _common(mine, theirs))
         )
         broken += [f"P2 and ours: scores differ by {apart:.2g}, at most {EQUAL} is allowed"] * (apart > EQUAL)
-    if plain and peer and len(peer.styles) > 2:
+    if plain and peer and len(_common(plain.styles, peer.styles)) > 2:
         tau = kendall(peer.styles, plain.styles)
         broken += [f"P1 and ours: Kendall's tau of style is {tau:.3f}, at least {TAU} is needed"] * (tau < TAU)
     if plain and early:
-        lost = max(plain.styles.values()) - max(early.styles.values())
-        broken += [f"early stopping lost {lost:.3f} of the best style, noise is {NOISE}"] * (lost > NOISE)
+        short = max(plain.styles.values()) - max(early.styles.values())
+        broken += [f"early stopping lost {short:.3f} of the best style, noise is {NOISE}"] * (short > NOISE)
     return broken
 
 
+def _common(one: Mapping[str, float], other: Mapping[str, float]) -> list[str]:
+    return [name for name in one if name in other]
+
+
 def kendall(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Rank correlation over the trials of `one`."""
+    """Rank correlation over the trials that both have."""
     from scipy.stats import kendalltau
 
-    return float(kendalltau([one[name] for name in one], [other[name] for name in one]).statistic)
+    names = _common(one, other)
+    return float(kendalltau([one[name] for name in names], [other[name] for name in names]).statistic)
+
+
+def heading(rounds: int, trials: int) -> str:
+    """When, of what and on what the figures below it were taken."""
+    cpu = Path("/proc/cpuinfo")
+    models = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+    model = models[0].partition(":")[2].strip() if models else platform.machine()
+    taken = f"{date.today()}, {trials} trials, {rounds} round{'s' * (rounds > 1)}"
+    return f"{taken}, one thread of {os.cpu_count()} of {model}, torch {metadata.version('torch')}:"
 
 
 def show(found: Sequence[Measured], ratios: Mapping[str, float], peak: float) -> str:

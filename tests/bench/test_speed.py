@@ -1,12 +1,15 @@
 """The benchmark's list, gates and arithmetic; its runs are `make bench`."""
 
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import pytest
 
+from bench import kept
+from bench.kept import Measured, fallen, figures_before, read_row, write_figures, write_row, write_table
 from bench.physics import flop_of
-from bench.speed import Measured, fallen, peer_words, ratios
-from bench.table import gates, show
+from bench.speed import peer_words, ratios
+from bench.table import gates, heading, show
 from bench.trials import choices, lists, points
 
 NAMES = [point.name for point in points()]
@@ -70,3 +73,45 @@ def test_work_grows_with_pictures_and_drawings() -> None:
         12 * flop_of(points()[:1], images=0)
         + (4 * (290 + 420 + 600)) * (flop_of(points()[:1], images=1) - flop_of(points()[:1], images=0))
     )
+
+
+def test_a_trial_without_scores_makes_the_ratio_void_and_the_table_is_still_printed() -> None:
+    fewer = row("ours", {name: STYLES[name] for name in NAMES[:-1]})
+    found = [row("P1"), row("P2"), fewer]
+    assert gates(found) == [f"ours: no scores of {NAMES[-1]}"]
+    assert "nan" in show(found, ratios(found), 1e11)
+
+
+def test_a_side_that_is_done_is_not_run_again_and_one_of_other_trials_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "round1-ours.json"
+    assert read_row(file, NAMES) is None
+    write_row(file, row("ours"))
+    assert read_row(file, NAMES) == row("ours")
+    with pytest.raises(SystemExit, match="of other trials"):
+        read_row(file, NAMES[:-1])
+
+
+def test_the_table_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{kept.BEGIN}{kept.END}after\n", encoding="utf-8")
+    monkeypatch.setattr(kept, "README", page)
+    for text in ("one", heading(1, 12)):
+        write_table(text)
+        assert page.read_text(encoding="utf-8") == f"before\n{kept.BEGIN}{text}\n{kept.END}after\n"
+
+
+def test_figures_are_compared_with_those_of_the_same_trials_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "FIGURES", tmp_path / "speed.json")
+    with pytest.raises(SystemExit, match="nothing to compare with"):
+        figures_before(NAMES)
+    write_figures([row("ours")], NAMES, ratios={"P2 / ours": 3.0})
+    assert figures_before(NAMES) == {"P2 / ours": 3.0}
+    with pytest.raises(SystemExit, match="of other trials"):
+        figures_before(NAMES[:2])
+
+
+def test_the_page_has_a_place_for_the_table() -> None:
+    text = kept.README.read_text(encoding="utf-8")
+    assert text.index(kept.BEGIN) < text.index(kept.END)
