@@ -29,10 +29,13 @@ SHARED = (
     "mix=512x5",
     f"mix.batch_size={BATCH}",
     "train.lora.targets=diffusers",
+    "train.lora.layers=[]",
     f"train.lora.rank={RANK}",
     f"train.optimizer.warmup_steps={WARMUP}",
     f"train.optimizer.weight_decay={WEIGHT_DECAY}",
+    "train.timesteps=sigmoid",
     "train.checkpoints=1",
+    "score.constraints=[]",  # the list is about style and composition, and early stopping shall rank by nothing else
     "track=off",
 )
 
