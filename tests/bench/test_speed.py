@@ -32,7 +32,7 @@ def test_every_side_is_told_the_same_trials() -> None:
     words = peer_words(point, "pictures", "out")  # type: ignore[arg-type]
     assert f"--learning_rate={point.rate}" in words and f"--max_train_steps={round(point.images * 4 / 30)}" in words
     assert lists(points()) == [
-        "train.optimizer.learning_rate=0.00015,0.00045,0.00135,0.004",
+        "train.optimizer.learning_rate=7e-05,0.00021,0.00063,0.0019",
         "train.budget.images_seen=290,420,600",
     ]
     assert "train.budget.images_seen=choice(290,420,600)" in choices(points())
