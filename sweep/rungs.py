@@ -212,5 +212,5 @@ def in_words(found: Sequence[Agreement], stopping: Stopping) -> list[str]:
         values = ", ".join(f"{each.objective} {each.correlation:+.2f}" for each in here)
         ends = {Stopping.never: False, Stopping.always: True}.get(stopping, all(each.trusted for each in here))
         lines.append(f"1/{part} of the budget: {values} ({here[0].trials} trials), {'on' if ends else 'off'}")
-    head = f"Early stopping (on from a rank correlation of {TRUSTED} with the end; search.stopping={stopping.value}):"
+    head = f"Early stopping (search.stopping={stopping.value}; on from a rank correlation of {TRUSTED}):"
     return [head, *(f"  {line}" for line in lines)] if lines else []
