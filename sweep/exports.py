@@ -126,7 +126,9 @@ def recipe_of(outcome: Outcome, name: str) -> Recipe:
 
 
 def _bucket_step(config: Mapping[str, Any]) -> int:
-    """The base's step in FLUX's pixels."""
+    """The mix's step or the base's, in FLUX's pixels."""
+    if config["mix"].get("bucket_step"):
+        return int(config["mix"]["bucket_step"])
     try:
         return round(step_px(find_base(config["base"]["path"])) / config["base"].get("scale", 1))
     except (BaseError, OSError, ValueError, KeyError):
@@ -187,12 +189,12 @@ def kohya_dataset(recipe: Recipe) -> str:
     """The dataset TOML: the folder once per side, which gives the buckets and steps per epoch of our plan."""
     mix, captions = recipe.config["mix"], recipe.config["captions"]
     step = recipe.step_px if recipe.step_px % KOHYA_STEP == 0 else KOHYA_STEP
-    lines = _notes(recipe)
-    if step != recipe.step_px:
-        lines.append(
-            f"# its buckets are multiples of {step} px, ours of {recipe.step_px}: {_steps_of_both(recipe, step)}"
-        )
-    lines += [
+    other = (
+        f"its buckets are multiples of {step} px, ours of {recipe.step_px}; mix.bucket_step={step} makes them the same"
+    )
+    lines = [
+        *_notes(recipe),
+        *([f"# {other}. Now: {_steps_of_both(recipe, step)}"] if step != recipe.step_px else []),
         "[general]",
         'caption_extension = ".txt"',
         f"caption_dropout_rate = {float(captions.get('dropout', 0.0))}",

@@ -183,18 +183,22 @@ def make_plan(
     Args:
         examples: pictures with width and height in px.
         scale: px of the base per FLUX px.
-        step: px of the base per token edge (VAE factor x patch); bucket edges are multiples of it.
+        step: px of the base per token edge (VAE factor x patch); bucket edges are multiples of it, or of the mix's own
+            step, which is a multiple of it.
         seed: of the order.
         batch_size: instead of the mix's.
 
     Raises:
         DatasetError: pictures with an edge below one step, or no pictures.
-        PlanError: a side smaller than one step, or limits that exclude it.
+        PlanError: a side smaller than one step, or limits that exclude it; a step of the mix's that no token fits.
     """
     if not examples:
         raise DatasetError("a plan needs at least one picture")
+    edge = step if mix.bucket_step is None else round(mix.bucket_step * scale)
+    if edge < step or edge % step:
+        raise PlanError(f"`mix.bucket_step` must be a multiple of {round(step / scale)} px here, got {mix.bucket_step}")
     sides = tuple(
-        _plan_side(examples, mix, side, repeats, scale, step, mix.batch_sizes.get(side, batch_size or mix.batch_size))
+        _plan_side(examples, mix, side, repeats, scale, edge, mix.batch_sizes.get(side, batch_size or mix.batch_size))
         for side, repeats in sorted(mix.repeats.items())
         if repeats
     )

@@ -175,6 +175,9 @@ class MixSettings:
     no_upscale: bool = True  # a picture smaller than the side keeps its size
     min_side: int | None = None  # smallest bucket edge in FLUX px, upscaling mode only; null: half the side
     max_side: int | None = None  # largest bucket edge in FLUX px, upscaling mode only; null: twice the side
+    bucket_step: int | None = (
+        None  # FLUX px that bucket edges are multiples of; null: the base's; kohya takes 32 and 64
+    )
 
     def __post_init__(self) -> None:
         for side, repeats in self.repeats.items():
@@ -188,7 +191,8 @@ class MixSettings:
             if side not in self.repeats:
                 raise ValueError(f"`mix.batch_sizes.{side}` names no side of `mix.repeats` {sorted(self.repeats)}")
         _at_least("mix.gradient_accumulation", self.gradient_accumulation, 1)
-        for name, value in (("min_side", self.min_side), ("max_side", self.max_side)):
+        limits = {"min_side": self.min_side, "max_side": self.max_side, "bucket_step": self.bucket_step}
+        for name, value in limits.items():
             if value is not None:
                 _at_least(f"mix.{name}", value, 1)
 

@@ -39,7 +39,12 @@ def validation_loss(
     """
     side = max(mix.repeats, key=lambda side: (mix.repeats[side], side))
     shown = MixSettings(
-        {side: 1}, no_upscale=mix.no_upscale, min_side=mix.min_side, max_side=mix.max_side, batch_size=1
+        {side: 1},
+        no_upscale=mix.no_upscale,
+        min_side=mix.min_side,
+        max_side=mix.max_side,
+        batch_size=1,
+        bucket_step=mix.bucket_step,
     )
     plan = make_plan(examples, shown, scale=base.scale, step=base.step_px, seed=0)
     latents = encode_examples(base, examples, plan, cache)

@@ -27,17 +27,26 @@ SIZES = [Size(1024, 1024), Size(832, 1216), Size(1920, 1080), Size(640, 480), Si
 
 
 @pytest.mark.parametrize("no_upscale", [True, False])
-def test_a_kohya_toml_gives_the_buckets_and_steps_of_our_plan(no_upscale: bool) -> None:
-    mix = MixSettings(repeats={256: 1, 512: 3, 768: 0}, batch_size=4, batch_sizes={256: 2}, no_upscale=no_upscale)
+@pytest.mark.parametrize("bucket_step", [32, 64])
+def test_a_kohya_toml_gives_the_buckets_and_steps_of_our_plan(no_upscale: bool, bucket_step: int) -> None:
+    mix = MixSettings(
+        repeats={256: 1, 512: 3, 768: 0},
+        batch_size=4,
+        batch_sizes={256: 2},
+        no_upscale=no_upscale,
+        bucket_step=bucket_step,
+    )
     made = outcome(0, 0.7)
     made.config["mix"] |= {
         "repeats": {"256": 1, "512": 3, "768": 0},
         "batch_size": 4,
         "batch_sizes": {"256": 2},
         "no_upscale": no_upscale,
+        "bucket_step": bucket_step,
     }
-    read = tomllib.loads(kohya_dataset(replace(recipe_of(made, "made"), step_px=64)))
-    ours = make_plan(SIZES, mix, scale=1.0, step=64, seed=0)
+    read = tomllib.loads(kohya_dataset(recipe_of(made, "made")))
+    ours = make_plan(SIZES, mix, scale=1.0, step=16, seed=0)  # a base of FLUX.1's tokens
+    assert read["general"]["bucket_reso_steps"] == bucket_step
     steps = 0
     for dataset, side in zip(read["datasets"], ours.sides, strict=True):
         [subset] = dataset["subsets"]
@@ -57,7 +66,9 @@ def test_a_kohya_toml_gives_the_buckets_and_steps_of_our_plan(no_upscale: bool) 
 def test_a_step_that_kohya_refuses_is_replaced_and_said() -> None:
     text = kohya_dataset(replace(recipe_of(outcome(0, 0.7), "made"), step_px=16))
     assert tomllib.loads(text)["general"]["bucket_reso_steps"] == 32
-    assert "multiples of 32 px, ours of 16: crops differ" in text, "as far as can be said without the pictures"
+    assert "ours of 16; mix.bucket_step=32 makes them the same. Now: crops differ" in text, (
+        "as far as can be said without the pictures"
+    )
 
 
 def test_with_the_pictures_it_says_what_other_buckets_do_to_an_epoch(tmp_path: Path) -> None:
@@ -66,7 +77,7 @@ def test_with_the_pictures_it_says_what_other_buckets_do_to_an_epoch(tmp_path: P
     made = outcome(0, 0.7, pictures=str(tmp_path))
     made.config["mix"] |= {"repeats": {"512": 2}, "batch_size": 2}
     text = kohya_dataset(replace(recipe_of(made, "made"), step_px=16))
-    assert "multiples of 32 px, ours of 16: 4 steps per epoch there, 4 here;" in text
+    assert "Now: 4 steps per epoch there, 4 here;" in text
     assert "to cropping there" in text
 
 

@@ -127,6 +127,16 @@ def test_a_side_below_one_step_is_refused() -> None:
         make_plan([Picture(64, 64)], MixSettings({32: 1}), scale=0.125, step=8, seed=0)
 
 
+def test_a_mix_may_ask_for_coarser_buckets_than_the_bases_tokens() -> None:
+    pictures = [Picture(1000, 700), Picture(600, 900)]
+    plan = make_plan(pictures, MixSettings(repeats={512: 1}, bucket_step=64), scale=0.125, step=2, seed=0)
+    assert all(
+        edge % 8 == 0 for side in plan.sides for bucket in side.buckets for edge in (bucket.width, bucket.height)
+    )
+    with pytest.raises(PlanError, match="multiple of 16 px here, got 24"):
+        make_plan(pictures, MixSettings(repeats={512: 1}, bucket_step=24), scale=1.0, step=16, seed=0)
+
+
 def test_tokens_per_image_weigh_sides_by_repeats() -> None:
     plan = make_plan([Picture(128, 128)], MixSettings({512: 3, 1024: 1}), scale=0.125, step=8, seed=0)
     assert plan.tokens_per_image == (3 * 64 + 256) / 4
