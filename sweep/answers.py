@@ -185,8 +185,8 @@ def _how_sure(found: Findings) -> tuple[str, str]:
             " scored on prompts that the search had not seen."
         )
     once = (
-        "Every trial was trained once. How much the values move when it is trained again, python -m sweep.finalists"
-        " finds out."
+        "Every trial was trained once. python -m sweep.finalists trains the best anew, which shows how far chance alone"
+        " moves the values."
     )
     if not compared and len(found.of("feasible")) > 1:
         return "That cannot be said: without values of each picture trials cannot be compared.", once
@@ -196,10 +196,9 @@ def _how_sure(found: Findings) -> tuple[str, str]:
     if not ties:
         ahead = f"it is clearly ahead of {'all' if len(compared) > 1 else 'the'} {plural(len(compared), 'other')}"
         return f"On these prompts {ahead} in at least one objective.", once
-    named = ", ".join(ties[:6]) + (", …" if len(ties) > 6 else "")
+    named = f"trial{'s' if len(ties) > 1 else ''} {', '.join(ties[:6])}{', …' if len(ties) > 6 else ''}"
     return (
-        f"Not sure: {len(ties)} of {len(compared)} usable trials compared with it cannot be told from it ({named})."
-        " Take them as ties.",
+        f"Not sure: {named} cannot be told from it ({len(ties)} of {len(compared)} compared). Take them as ties.",
         once,
     )
 
@@ -269,7 +268,18 @@ def _get(found: Findings) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     if not file.is_file():
         return "Its file is gone.", "", again
     place = typed(file) if file.is_relative_to(Path.cwd()) else f"{found.name}/{top.trial.user_attrs['lora']}"
-    return "Take its file into diffusers or ComfyUI.", "", (("the file", place), *again)
+    text = "Load its file in diffusers, ComfyUI or Forge"
+    if found.sandbox:
+        text = "Its file fits the sandbox's base only; a LoRA of FLUX.1-dev loads in diffusers, ComfyUI and Forge"
+    return f"{text}. {_apply(top)}", "", (("the file", place), *again)
+
+
+def _apply(entry: Entry) -> str:
+    """What it was scored with: at what strength, and without the trigger word that it may know."""
+    config = entry.outcome.config if entry.outcome else {}
+    trigger = config.get("captions", {}).get("trigger", "")
+    word = f" It was trained with the trigger word “{trigger}” and scored without it." if trigger else ""
+    return f"Apply it at strength {entry.trial.user_attrs.get('strength', 1):g}.{word}"
 
 
 def command(entry: Entry) -> str:

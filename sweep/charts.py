@@ -29,7 +29,7 @@ def front_figure(found: Findings) -> "go.Figure":
         figure.add_scatter(x=xs, y=ys, mode="lines", name="front", line={"color": GREEN, "width": 1.5, "dash": "dot"})
         few = len(feasible) <= WITH_INTERVALS
         _points(figure, feasible, f"usable ({len(feasible)})", {"color": GREEN, "size": 10}, bars=few)
-        _points(figure, found.of("front"), "", {"size": 1, "color": GREEN}, labels=True)
+        _points(figure, found.of("front"), "", {"size": 22, "color": "rgba(0,0,0,0)"}, labels=True)  # beside the ring
         figure.data[-1].showlegend = False
     top = found.best
     if top is not None:

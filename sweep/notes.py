@@ -17,8 +17,8 @@ from sweep.answers import (
     in_markdown,
     nothing_yet,
     number,
+    recipe_in_words,
     rungs_in_words,
-    signed,
     state,
     values_in_words,
 )
@@ -54,7 +54,9 @@ def write_notes(found: Findings) -> None:
             save_note(study, body)
         attach_caption_sheet(study, found.folder)
         if found.of("scored"):
-            save_plotly_graph_object(study, front_figure(found), graph_object_id="feasible-front")
+            # The dashboard shows them in no order of ours: each says by its title what it is.
+            figure = front_figure(found).update_layout(title={"text": "Usable trials", "font": {"size": 14}})
+            save_plotly_graph_object(study, figure.update_layout(margin={"t": 70}), graph_object_id="feasible-front")
         for name, list_ in found.effects.items():
             figure = effects_figure(list_, f"Effect on {name}", effects_range(found))
             save_plotly_graph_object(study, figure, graph_object_id=f"effect-{name.replace(' ', '-')}")
@@ -100,7 +102,7 @@ def _row(entry: Entry) -> str:
 
 def trial_note(entry: Entry, names: list[str]) -> str:
     """What was tried, what came of it, and why it counts or does not, in Markdown."""
-    lines = [f"**{entry.label}**"]
+    lines = [f"**{recipe_in_words(entry) or entry.label}**"]
     if not entry.scored:
         reached = rungs_in_words(entry, names)
         return "\n".join([*lines, "", _why(entry), *([f"\nReached {reached}."] if reached else [])])
@@ -108,14 +110,19 @@ def trial_note(entry: Entry, names: list[str]) -> str:
     lines += ["", f"{values_in_words(entry, names).capitalize()}. {standing}"]
     constraints = entry.trial.constraints
     if constraints:
-        lines += ["", "| check | above its limit by | rules out |", "|---|---|---|"]
-        lines += [
-            f"| {name} | {signed(v, 3)} | {'yes: ' + CHECKS.get(name, 'your limit') if v > 0 else 'no'} |"
-            for name, v in constraints.items()
-        ]
+        lines += ["", "| check | against its limit | says |", "|---|---|---|"]
+        lines += [f"| {name} | {_beside_limit(value)} | {_says(name, value)} |" for name, value in constraints.items()]
     if entry.outcome is not None:
         lines += ["", *_candidates(entry), "", f"Again: `{command(entry)}`"]
     return "\n".join(lines)
+
+
+def _beside_limit(value: float) -> str:
+    return f"{number(abs(value), 3)} {'above' if value > 0 else 'below'}"
+
+
+def _says(check: str, value: float) -> str:
+    return f"ruled out: {CHECKS.get(check, 'a limit of your own')}" if value > 0 else "fine"
 
 
 def _why(entry: Entry) -> str:

@@ -51,9 +51,10 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
         "lora": f"{folder.name}/{best.lora}",
         "strength": best.strength,
         "step": best.step,
-        "timings": outcome.timings,
+        "timings": {part: round(seconds, 1) for part, seconds in outcome.timings.items()},
         "sheet": f"{folder.name}/{outcome.sheet}",
-        "intervals": {k: list(v) for k, v in best.intervals.items()},
+        # The dashboard shows them in one line that does not break; no view shows more digits than three.
+        "intervals": {key: [round(bound, 4) for bound in bounds] for key, bounds in best.intervals.items()},
     }
     for key, attribute in attributes.items():
         trial.set_user_attr(key, attribute)

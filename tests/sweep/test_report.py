@@ -61,7 +61,7 @@ def test_the_page_answers_the_six_questions(study: optuna.Study, folder: Path) -
         and "captions subject_only, mix 512x3 + 768x2" in text
     )
     assert "Against trial 0000, the next:" in text
-    assert "1 of 2 usable trials compared with it cannot be told from it" in text, "0000 ties, 0002 is clearly behind"
+    assert "trial 0000 cannot be told from it (1 of 2 compared)" in text, "0002 is clearly behind"
     assert "The style is weakest on" in text
     assert "0001/training/lora.safetensors" in text
     assert "python -m sweep captions=subject_only mix=512x3_768x2" in text, "without the study's name"
