@@ -98,9 +98,9 @@ def read_recipe(
         return Recipe(name, misfit="; ".join(outside))
     reached = loader.load_sweep_config(config, [*fixed, *(as_override(key, value) for key, value in params.items())])
     a, b = flat(wanted), flat(reached)
-    other = [f"{key}={a.get(key)}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+    other = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
     if other:
-        return Recipe(name, misfit=f"also has {', '.join(other)}, which is not searched")
+        return Recipe(name, misfit=f"not this study's {', '.join(other)}")
     return Recipe(name, params)
 
 
