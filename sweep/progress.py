@@ -51,8 +51,9 @@ class SweepProgress:
         queued = [t.user_attrs["recipe"] for t in trials if t.state == TrialState.WAITING and "recipe" in t.user_attrs]
         if queued:
             self.console.print(f"  known recipes first: {', '.join(queued)}")
-        for recipe in misfits:
-            self.console.print(f"  not {recipe.name}: {recipe.misfit}", style="dim")
+        for reason in dict.fromkeys(recipe.misfit for recipe in misfits):
+            names = ", ".join(recipe.name for recipe in misfits if recipe.misfit == reason)
+            self.console.print(f"  left out {names}: {reason}", style="dim")
 
     def begin(self, study: optuna.Study, trial: Trial) -> None:
         """Trial i of n, what it tries, and how long the rest will take."""
