@@ -26,7 +26,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.errors import ImpossibleTrial, InputError, Stopped
 from sweep.schema import Config, register
-from sweep.typed import python
+from sweep.typed import complain, python
 
 CONF = Path(__file__).parents[1] / "conf"
 WRONG_INPUT = 2
@@ -164,7 +164,7 @@ def start(
     except WRONG as fault:
         if traces_wanted or not job.is_refusal(fault):
             raise
-        print(f"error: {message(fault)}", file=sys.stderr)
+        complain(message(fault))
         sys.exit(WRONG_INPUT)
 
 
@@ -189,10 +189,7 @@ def _refuse_multirun() -> None:
     """Ends a command that looks at one configuration and was asked for a sweep, before the study is touched."""
     asked = [word for word in sys.argv[1:] if word in ("-m", "--multirun") or word.startswith("hydra.mode=")]
     if asked:
-        print(
-            f"error: this command takes one configuration, without {asked[0]}; a sweep is {python()} -m sweep -m",
-            file=sys.stderr,
-        )
+        complain(f"this command takes one configuration, without {asked[0]}; a sweep is {python()} -m sweep -m")
         sys.exit(WRONG_INPUT)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sweep.database import DATABASE, has_study, storage
 from sweep.errors import InputError
 from sweep.record import artifact_store
-from sweep.typed import python
+from sweep.typed import complain, python
 
 
 def newest_study(folder: Path) -> Path:
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> None:
         print(f"study {folder.name} at {address}   (Ctrl-C ends it)", flush=True)
         serve(folder, given.host, given.port)
     except InputError as fault:
-        print(f"error: {fault}", file=sys.stderr)
+        complain(fault)
         sys.exit(2)
 
 

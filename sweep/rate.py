@@ -25,6 +25,7 @@ from sweep.errors import InputError
 from sweep.findings import Entry, Findings, find
 from sweep.record import artifact_store
 from sweep.study import load_study, rectangle
+from sweep.typed import complain
 
 SHOWN = 6  # sheets a person can keep in mind
 KEY = "sheet"  # attribute that names the artifact to show
@@ -138,7 +139,7 @@ def main(arguments: list[str]) -> None:
             serve(folder, given.host, given.port)
         print(agreement(rating))
     except InputError as fault:
-        print(f"error: {fault}", file=sys.stderr)
+        complain(fault)
         sys.exit(2)
 
 

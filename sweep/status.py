@@ -17,6 +17,7 @@ from sweep.errors import InputError
 from sweep.progress import console, duration, shown
 from sweep.study import FINISHED, best, load_study, why_not
 from sweep.summary import counts_in_words, settings_in_words, trials_table
+from sweep.typed import complain
 
 LISTED = 12  # trials in the table, best first
 LOG = "trial.log"
@@ -80,7 +81,7 @@ def main(arguments: list[str]) -> None:
     try:
         print_status(find_study(parser.parse_args(arguments).study), console())
     except InputError as fault:
-        print(f"error: {fault}", file=sys.stderr)
+        complain(fault)
         sys.exit(2)
 
 

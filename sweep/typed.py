@@ -1,7 +1,9 @@
-"""Commands and paths as a person types them, in messages and at the end of a sweep."""
+"""Commands and paths as a person types them, and messages as a terminal shows them."""
 
 import shlex
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 
@@ -15,3 +17,25 @@ def typed(path: Path) -> str:
     """A path, relative where it lies below the working folder, quoted where a shell needs it."""
     relative = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return shlex.quote(str(relative))
+
+
+def folded(text: str, indent: str = "") -> str:
+    """The text in lines of 80 columns, fewer in a narrower terminal; a longer word, a path mostly, stays whole."""
+    width = min(80, shutil.get_terminal_size().columns)
+    lines: list[str] = []
+    for line in text.splitlines():
+        deeper = indent + line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line.strip(),
+            width,
+            initial_indent=deeper,
+            subsequent_indent=deeper,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)
+
+
+def complain(fault: object) -> None:
+    """Prints what a person has to put right."""
+    print(folded(f"error: {fault}"), file=sys.stderr)

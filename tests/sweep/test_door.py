@@ -22,8 +22,11 @@ def refused(ran: Ran, *parts: str) -> None:
     assert "Traceback" not in ran.text, ran.text
     assert ran.err.startswith("error: ")
     assert len(ran.err.splitlines()) <= 25, ran.err
+    said = " ".join(ran.err.split())
     for part in parts:
-        assert part in ran.err, ran.err
+        assert part in said, ran.err
+    long = [line for line in ran.err.splitlines() if len(line) > 80 and "/" not in line]
+    assert not long, "a line of a terminal is 80 columns, unless a path is longer"
 
 
 @pytest.fixture(params=[(), ("-m",)], ids=["one", "sweep"])

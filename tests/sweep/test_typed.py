@@ -4,10 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from sweep.typed import python
+from sweep.typed import folded, python
 
 
 def test_the_folders_own_interpreter_is_typed_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert python(f"{tmp_path}/.venv/bin/python3") == ".venv/bin/python3"
     assert python("/usr/bin/python3") == "python"
+
+
+def test_a_message_fits_the_terminal_and_a_path_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = "/a/folder/" + "x" * 90
+    lines = folded(f"error: {'some words ' * 20}\n  see {path}\n", "  ").splitlines()
+    assert all(len(line) <= 80 for line in lines if path not in line)
+    assert f"    {path}" in lines, "whole, and as deep as the line that it stood in"
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, folded("some words " * 20).splitlines())) <= 60
