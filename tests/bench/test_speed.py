@@ -1,11 +1,14 @@
 """The benchmark's list, gates and arithmetic; its runs are `make bench`."""
 
+import os
+import time
 from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
 
 from bench import kept
+from bench.flat import processor_s, resident_mb
 from bench.kept import Measured, fallen, figures_before, read_row, write_figures, write_row, write_table
 from bench.physics import flop_of
 from bench.speed import peer_words, ratios
@@ -115,3 +118,8 @@ def test_figures_are_compared_with_those_of_the_same_trials_alone(
 def test_the_page_has_a_place_for_the_table() -> None:
     text = kept.README.read_text(encoding="utf-8")
     assert text.index(kept.BEGIN) < text.index(kept.END)
+
+
+def test_memory_and_processors_time_of_a_process_are_read() -> None:
+    assert 0.5 * time.process_time() < processor_s(os.getpid()) < time.process_time() + 0.5
+    assert 10 < resident_mb(os.getpid()) < 100_000
