@@ -13,6 +13,7 @@ import argparse
 import gc
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -69,7 +70,7 @@ def _nf4(linear: nn.Linear, device: torch.device) -> nn.Module:
 def inputs(model: FluxTransformer2DModel, side: int, device: torch.device) -> dict[str, torch.Tensor]:
     """What a step on one picture of that side feeds the transformer."""
     config, tokens = model.config, (side // 16) ** 2
-    draw = {"dtype": torch.bfloat16, "device": device}
+    draw: dict[str, Any] = {"dtype": torch.bfloat16, "device": device}
     return {
         "hidden_states": torch.randn(1, tokens, config.in_channels, **draw),
         "timestep": torch.full((1,), 0.5, device=device),
