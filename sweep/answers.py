@@ -97,6 +97,17 @@ def nothing_yet(found: Findings) -> str:
     return f"No trial was scored. Reasons: {'; '.join(list(reasons)[:3])}."
 
 
+def of_another_version(found: Findings) -> str:
+    """What is missing of trials whose outcome.json this version cannot read; empty without any."""
+    if not found.unreadable:
+        return ""
+    named = ", ".join(found.unreadable[:6]) + (", …" if len(found.unreadable) > 6 else "")
+    return (
+        f"{plural(len(found.unreadable), 'trial')} written by another version of stylesweep ({named}): values are"
+        " shown; pictures side by side, intervals of differences and exports are not."
+    )
+
+
 def values_in_words(entry: Entry, names: Sequence[str]) -> str:
     """The values with their intervals: style 0.762 (0.66 to 0.93)."""
     said = []

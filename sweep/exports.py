@@ -30,6 +30,8 @@ FOLDER = "export"
 PICTURES = "pictures"  # in the folder above, with the captions
 FLUX = "black-forest-labs/FLUX.1-dev"
 FLUX_STEP = 16  # px of FLUX.1 per token edge
+KOHYA = "kohya sd-scripts, ComfyUI-FluxTrainer"
+KOHYA_PLACE = f"# In sd-scripts' folder, with FLUX's weights, kohya_dataset.toml and {PICTURES}/ beside its scripts.\n"
 KOHYA_STEP = 32  # sd-scripts wants bucket steps in multiples of it for FLUX
 KOHYA_TIMESTEPS = ("sigmoid", "shift", "flux_shift", "uniform")  # of the same name there
 OPTIMIZERS = {  # ours -> kohya's, ai-toolkit's, SimpleTuner's
@@ -139,9 +141,8 @@ def exports(outcome: Outcome, name: str) -> list[Export]:
     """The recipe in the words of every tool."""
     recipe = recipe_of(outcome, name)
     return [
-        Export(
-            "kohya sd-scripts, ComfyUI-FluxTrainer", "kohya_dataset.toml", kohya_dataset(recipe), kohya_command(recipe)
-        ),
+        Export(KOHYA, "kohya_dataset.toml", kohya_dataset(recipe), "sh kohya_train.sh"),
+        Export(KOHYA, "kohya_train.sh", f"{KOHYA_PLACE}{kohya_command(recipe)}\n", ""),
         Export("ai-toolkit", "ai_toolkit.yaml", ai_toolkit(recipe), "python run.py ai_toolkit.yaml"),
         Export(
             "SimpleTuner",
@@ -189,9 +190,7 @@ def kohya_dataset(recipe: Recipe) -> str:
     """The dataset TOML: the folder once per side, which gives the buckets and steps per epoch of our plan."""
     mix, captions = recipe.config["mix"], recipe.config["captions"]
     step = recipe.step_px if recipe.step_px % KOHYA_STEP == 0 else KOHYA_STEP
-    other = (
-        f"its buckets are multiples of {step} px, ours of {recipe.step_px}; mix.bucket_step={step} makes them the same"
-    )
+    other = f"its buckets are multiples of {step} px, ours of {recipe.step_px}; mix.bucket_step={step} for the same"
     lines = [
         *_notes(recipe),
         *([f"# {other}. Now: {_steps_of_both(recipe, step)}"] if step != recipe.step_px else []),

@@ -17,6 +17,7 @@ from sweep.answers import (
     in_markdown,
     nothing_yet,
     number,
+    of_another_version,
     recipe_in_words,
     rungs_in_words,
     state,
@@ -24,7 +25,7 @@ from sweep.answers import (
 )
 from sweep.charts import effects_figure, effects_range, front_figure
 from sweep.findings import Entry, Findings
-from sweep.record import attach_caption_sheet
+from sweep.record import ARTIFACTS, attach_caption_sheet
 from sweep.study import live_trial
 from sweep.summary import CANNOT_SAY
 
@@ -43,7 +44,7 @@ def write_notes(found: Findings) -> None:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         changed = []
         for entry in found.entries:
-            body = trial_note(entry, found.names)
+            body = trial_note(entry, found.names) + _what_is_gone(entry, found)
             before = get_note_from_system_attrs(known, entry.trial._trial_id)["body"]
             if entry.trial.state.is_finished() and before != body:
                 changed.append((entry.trial.number, body))
@@ -67,6 +68,8 @@ def study_note(found: Findings) -> str:
     lines = [f"# {headline(found)}", "", f"{found.name}, {state(found)}."]
     if found.sandbox:
         lines += ["", f"> {CANNOT_SAY}"]
+    if found.unreadable:
+        lines += ["", of_another_version(found)]
     if nothing_yet(found) not in ("", headline(found)):
         lines += ["", nothing_yet(found).removeprefix(headline(found)).strip()]
     if found.of("scored"):
@@ -115,6 +118,17 @@ def trial_note(entry: Entry, names: list[str]) -> str:
     if entry.outcome is not None:
         lines += ["", *_candidates(entry), "", f"Again: `{command(entry)}`"]
     return "\n".join(lines)
+
+
+def _what_is_gone(entry: Entry, found: Findings) -> str:
+    """What the pages of this trial cannot show any more."""
+    kept = [key.partition(":")[2] for key in entry.trial.system_attrs if key.startswith("artifacts:")]
+    gone = [name for name in kept if not (found.folder / ARTIFACTS / name).is_file()]
+    said = [f"Its pictures are no longer in {ARTIFACTS}/."] * bool(gone)
+    said += ["It was written by another version of stylesweep: only its values are shown."] * (
+        entry.number in found.unreadable
+    )
+    return "".join(f"\n\n{line}" for line in said)
 
 
 def _beside_limit(value: float) -> str:

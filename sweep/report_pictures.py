@@ -138,6 +138,9 @@ def sheets(found: Findings, shown: list[Entry], album: Album) -> list[tuple[Entr
     others = [e for e in found.entries if e.number not in numbers and "sheet" in e.trial.user_attrs]
     packed = []
     for entry in others:
+        if album.refused:  # a thousand sheets are not to be opened to find that the page is full
+            album.refused += 1
+            continue
         alt = f"Contact sheet of trial {entry.number}: every prompt without the LoRA, and below with it"
         packed.append((entry, album.pack(found.folder / str(entry.trial.user_attrs["sheet"]), alt, SHEET_EDGE)))
     return [(entry, picture) for entry, picture in packed if picture.url]

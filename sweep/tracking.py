@@ -155,6 +155,8 @@ def track_study(found: "Findings", say: Say) -> None:
     """
     known = next((entry.outcome for entry in found.entries if entry.outcome is not None), None)
     tracked = known.config.get("track", {}) if known is not None else {}
+    if known is None and found.unreadable:
+        say("Weights & Biases: no summary, as another version of stylesweep wrote these trials")
     if known is None or not tracked.get("wandb") or _is_disabled():
         return
     settings = {

@@ -66,7 +66,7 @@ def test_a_kohya_toml_gives_the_buckets_and_steps_of_our_plan(no_upscale: bool, 
 def test_a_step_that_kohya_refuses_is_replaced_and_said() -> None:
     text = kohya_dataset(replace(recipe_of(outcome(0, 0.7), "made"), step_px=16))
     assert tomllib.loads(text)["general"]["bucket_reso_steps"] == 32
-    assert "ours of 16; mix.bucket_step=32 makes them the same. Now: crops differ" in text, (
+    assert "ours of 16; mix.bucket_step=32 for the same. Now: crops differ" in text, (
         "as far as can be said without the pictures"
     )
 
@@ -104,7 +104,8 @@ def test_pictures_go_along_with_the_captions_they_were_trained_with(tmp_path: Pa
     Image.new("RGB", (64, 64)).save(pictures / "heart.png")
     (pictures / "heart.txt").write_text("An anatomical engraving style drawing of a human heart", encoding="utf-8")
     made, fault = write_exports(outcome(0, 0.7, pictures=str(pictures)), "made", tmp_path / "export")
-    assert fault == "" and len(made) == 4
+    assert fault == "" and len(made) == 5
+    assert "accelerate launch" in (tmp_path / "export" / "kohya_train.sh").read_text(encoding="utf-8")
     assert (tmp_path / "export" / "pictures" / "heart.txt").read_text(encoding="utf-8") == "a human heart\n"
     assert (tmp_path / "export" / "pictures" / "heart.png").is_file()
 

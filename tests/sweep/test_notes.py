@@ -1,5 +1,6 @@
 """The notes of the dashboard say what its own pages get wrong."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -7,7 +8,10 @@ import pytest
 
 from sweep.findings import find
 from sweep.notes import study_note, trial_note, write_notes
-from tests.sweep.made import add_failed, add_scored, new_study
+from sweep.record import ARTIFACTS
+from tests.sweep.made import add_failed, add_scored, age, new_study
+
+Make = Callable[[optuna.Study, Path], object]
 
 
 @pytest.fixture
@@ -37,6 +41,37 @@ def test_a_trials_note_says_what_was_tried_and_why_it_does_not_count(study: optu
     assert "Ruled out by leakage" in notes["0001"] and "| leakage | 0.050 below | fine |" in notes["0000"]
     assert "failed: out of memory" in notes["0002"]
     assert "| 96 | 600 | 1 | **0.7" in notes["0000"], "the candidate it stands for"
+
+
+def test_notes_say_what_was_deleted_and_what_another_version_wrote(study: optuna.Study, folder: Path) -> None:
+    from optuna_dashboard._note import get_note_from_system_attrs
+
+    age(folder)
+    for file in (folder / ARTIFACTS).glob("0000*"):
+        file.unlink()
+    write_notes(find(study, folder))
+    kept = study._storage.get_study_system_attrs(study._study_id)
+    of_study, of_trial = (
+        get_note_from_system_attrs(kept, key)["body"] for key in (None, study.get_trials()[0]._trial_id)
+    )
+    assert "2 trials written by another version of stylesweep (0000, 0001)" in of_study
+    assert "no longer in artifacts/" in of_trial and "only its values are shown" in of_trial
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda study, folder: None, "No trial has run yet."),
+        (lambda study, folder: study.ask(), "No trial has finished yet."),
+        (lambda study, folder: add_failed(study, "out of memory"), "No trial was scored."),
+        (lambda study, folder: add_scored(study, folder, 0.7, leakage=0.1), "No trial is usable."),
+        (lambda study, folder: add_scored(study, folder, 0.7), "Trial 0000 is the only usable one."),
+    ],
+)
+def test_a_study_without_an_answer_has_a_note_that_says_so(make: Make, said: str, tmp_path: Path) -> None:
+    study = new_study(tmp_path / "bare")
+    make(study, tmp_path / "bare")
+    assert study_note(find(study, tmp_path / "bare")).startswith(f"# {said}")
 
 
 def test_notes_are_written_once_and_read_back(study: optuna.Study, folder: Path) -> None:

@@ -9,7 +9,9 @@ import pyarrow.parquet
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from sweep.findings import find
 from sweep.report import TABLE, TEXT, TYPED_TABLE, write_report
+from sweep.report_pictures import Album, sheets
 from tests.sweep.made import add_failed, add_scored, age, new_study
 
 
@@ -31,6 +33,13 @@ def test_a_study_without_a_trial_gives_a_page_that_says_so(study: optuna.Study, 
     assert "No trial has run yet" in page(study, folder)
     assert "No trial has run yet" in (folder / TEXT).read_text(encoding="utf-8")
     assert (folder / TABLE).read_text(encoding="utf-8").startswith("trial")
+
+
+def test_a_study_whose_trials_all_run_says_so(study: optuna.Study, folder: Path) -> None:
+    study.ask()
+    text = page(study, folder)
+    assert "No trial has finished yet" in text and "1 trial: 1 running" in text
+    assert "No trial has finished yet" in (folder / TEXT).read_text(encoding="utf-8")
 
 
 def test_all_failed_says_the_reasons(study: optuna.Study, folder: Path) -> None:
@@ -109,11 +118,23 @@ def test_pictures_that_were_deleted_are_counted_and_left_out(study: optuna.Study
     assert text.count('class="pixels">') == 8, "the base's are still there"
 
 
+def test_sheets_are_opened_no_longer_than_there_is_room(study: optuna.Study, folder: Path) -> None:
+    for level in (0.7, 0.6, 0.5):
+        add_scored(study, folder, level)
+    for number in (1, 2):
+        (folder / f"{number:04d}" / "contact_sheet.png").unlink()
+    album = Album()
+    album.left = 0
+    assert sheets(find(study, folder), [], album) == []
+    assert album.refused == 3 and album.missing == set(), "the first had no room, the others were not looked for"
+
+
 def test_a_study_of_another_version_shows_its_values_and_says_so(study: optuna.Study, folder: Path) -> None:
     add_scored(study, folder, 0.7)
     age(folder)
     text = page(study, folder)
-    assert "written by another version of stylesweep" in text and "Trial 0000" in text
+    for told in (text, (folder / TEXT).read_text(encoding="utf-8")):
+        assert "1 trial written by another version of stylesweep (0000)" in told and "Trial 0000" in told
 
 
 def test_a_thousand_trials_fit_one_page(study: optuna.Study, folder: Path) -> None:

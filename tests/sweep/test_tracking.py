@@ -21,7 +21,7 @@ from sweep.settings import TrackSettings
 from sweep.tracking import FOLDER, run_id, track_study, tracked, without_machine
 from tests.sweep.conftest import environment
 from tests.sweep.made import PROMPTS, add_scored, config, new_study
-from tests.sweep.wandb_server import wandb_server
+from tests.sweep.wandb_server import Seen, wandb_server
 
 SECRET = "k" * 40
 HOME = "/home/somebody"
@@ -152,10 +152,40 @@ def test_with_a_login_all_of_it_reaches_the_server_and_nothing_of_the_machine(tm
     assert seen.uploads["made-0000.safetensors"] == b"weights"
     aliases = [{alias["alias"] for alias in asked["input"]["aliases"]} for asked in seen.variables("CreateArtifact")]
     assert {"latest", "front", "best"} in aliases
+    nothing_of_this_machine(seen, tmp_path)
+
+
+def nothing_of_this_machine(seen: Seen, place: Path) -> None:
+    """Fails if the server was told of it."""
     told = [json.dumps(seen.queries), seen.streamed, *(text.decode(errors="replace") for text in seen.uploads.values())]
-    for secret in (SECRET, HOME, socket.gethostname(), str(Path.home()), str(tmp_path)):
+    for secret in (SECRET, HOME, socket.gethostname(), str(Path.home()), str(place)):
         word = re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)")
         assert not any(word.search(text) for text in told), secret
+
+
+def test_the_printed_command_uploads_an_offline_study_with_all_its_media(
+    offline_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Path(sys.executable).parent / "wandb"
+    runs = sorted(offline_study.glob("offline-run-*"))
+    with wandb_server() as seen:
+        made = {**environment(), "WANDB_BASE_URL": seen.address, "WANDB_API_KEY": SECRET}
+        made.pop("WANDB_MODE")
+        # As printed: the shell has put the runs in place of the asterisk, relative to the folder the sweep began in.
+        here = [run.relative_to(Path.cwd()) for run in runs]
+        ran = subprocess.run([program, "sync", *here], env=made, capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    nothing_of_this_machine(seen, offline_study)
+    for table in ("samples", "trials", "front"):
+        assert any(name.startswith(f"media/table/{table}") for name in seen.uploads), table
+    names = {asked["displayName"] for asked in seen.variables("UpsertBucket") if asked["displayName"]}
+    assert names == {"trial-0000", "made-summary"}
+    for expected in ("train/validation_loss", "rung/style", "checkpoint/composition", "system.proc.memory.rssMB"):
+        assert expected in seen.streamed, expected
+    [sheet] = [content for name, content in seen.uploads.items() if "contact_sheet" in name]
+    assert sheet.startswith(b"\x89PNG")
+    assert sum(name.startswith("media/images/") for name in seen.uploads) == 1 + 2 * len(PROMPTS)
+    assert seen.uploads["made-0000.safetensors"] == b"weights"
 
 
 def test_a_trial_that_ends_early_or_breaks_leaves_its_run_with_the_reason(tmp_path: Path) -> None:
