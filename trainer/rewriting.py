@@ -6,7 +6,7 @@ purpose: a person reads the result in the caption sheet and corrects it there.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from trainer.settings import Strip
 from trainer.style_words import (
@@ -29,11 +29,14 @@ _PLACED_BY = frozenset(
 _LONGEST_INTRODUCTION = 9  # words before "drawing of" that still belong to the picture's name
 _TAG_WORDS = 3  # a list of parts no longer than this is a list of tags
 _TAGS_AT_LEAST = 2
+_NAMES_NOTHING = _PLACED_BY | JOINTS | {"for"}
+_SAYS = frozenset({"is", "are", "was", "were", "has", "have", "appears", "appear", "looks", "feels"})
+_GOES_ON = (GLUE | {"there", "to"}) - ARTICLES
 _IN_NO_TAG = ARTICLES | {"of", "is", "are"}
 
 
 def strip_words(text: str, strip: Iterable[Strip]) -> str:
-    """The caption without words of the given classes, its other words and their order kept.
+    """The caption without words of the given classes, its other words and their order kept; twice changes nothing.
 
     "An anatomical engraving style drawing of a human heart" -> "A drawing of a human heart". Of a list of tags, the
     tags that say something else.
@@ -41,19 +44,37 @@ def strip_words(text: str, strip: Iterable[Strip]) -> str:
     classes = _sorted(strip)
     if not classes:
         return text.strip()
+    return _settled(text, lambda text: _strip_once(text, classes))
+
+
+def _strip_once(text: str, classes: tuple[Strip, ...]) -> str:
     if is_tag_list(text):
         return ", ".join(stripped_tags(text.split(","), classes))
-    kept = [clauses for sentence in sentences(text) if (clauses := _stripped(sentence, classes))]
+    read = [_stripped(sentence, classes, later=number > 0) for number, sentence in enumerate(sentences(text))]
+    kept = [clauses for clauses in read if clauses]
     return ". ".join(_capital(_joined(clauses), number > 0) for number, clauses in enumerate(kept))
+
+
+def _settled(text: str, rule: Callable[[str], str]) -> str:
+    """The text when the rule changes no more: what is cut out may bring words together that go as well."""
+    seen = [text]
+    while (text := rule(text)) not in seen:
+        seen.append(text)
+    return text
 
 
 def keep_subject(text: str, strip: Iterable[Strip]) -> str:
     """The subject and nothing else: no positions or background, no second sentence, no words of the given classes.
+    Twice changes nothing.
 
     "an engraving of a large red heart at the left on a grey background, fine hatched lines" -> "a large red heart".
     Clauses with words of a class that is not to be stripped stay. Of a list of tags, those of the subject.
     """
     classes = _sorted(strip)
+    return _settled(text, lambda text: _keep_once(text, classes))
+
+
+def _keep_once(text: str, classes: tuple[Strip, ...]) -> str:
     if is_tag_list(text):
         return ", ".join(tag for tag in stripped_tags(text.split(","), classes) if not _layout(tag))
     others = _sorted(set(Strip) - set(classes))
@@ -63,6 +84,8 @@ def keep_subject(text: str, strip: Iterable[Strip]) -> str:
         clauses = _stripped(sentence, classes)
         if not subject:
             subject, clauses = _subject(clauses, drop_carrier=Strip.medium in classes)
+            if subject and subject[0][0].lower() in _NAMES_NOTHING:  # "[a poster] for an agency": say who in the next
+                clauses, subject = subject + clauses, []
         rest += clauses
     if not subject:  # a caption of positions only: better a word too many than none
         subject, rest = rest[:1], rest[1:]
@@ -115,15 +138,15 @@ def _sorted(strip: Iterable[Strip]) -> tuple[Strip, ...]:
     return tuple(sorted(set(strip)))
 
 
-def _stripped(sentence: Sentence, classes: tuple[Strip, ...]) -> list[Sentence]:
-    """The clauses that are left of a sentence."""
+def _stripped(sentence: Sentence, classes: tuple[Strip, ...], later: bool = False) -> list[Sentence]:
+    """The clauses that are left of a sentence; of one after the first, none that lost what it speaks about."""
     gone = marked(sentence, classes)
     clauses: list[Sentence] = []
     words: list[str] = []
     marks: list[bool] = []
     for word, dropped in [*zip(sentence, gone, strict=True), (",", False)]:
         if word == "," and not dropped:
-            clauses.append(_stripped_clause(words, marks))
+            clauses.append(_stripped_clause(words, marks, later))
             words, marks = [], []
         else:
             words.append(word)
@@ -134,15 +157,30 @@ def _stripped(sentence: Sentence, classes: tuple[Strip, ...]) -> list[Sentence]:
     return [clause for clause in clauses if clause]
 
 
-def _stripped_clause(clause: list[str], gone: list[bool]) -> list[str]:
+def _stripped_clause(clause: list[str], gone: list[bool], later: bool) -> list[str]:
     """The clause without marked words and what hangs on them; empty when nothing else is left."""
     if not any(gone):
         return clause
     mark_hanging(clause, gone)
+    if later and _broken(clause, gone):
+        return []
     rest = [word for word, dropped in zip(clause, gone, strict=True) if not dropped]
     if all(_says_nothing(word) or listed(word, "modifiers") or listed(word, "carriers") for word in rest):
         return []
     return _with_articles(rest)
+
+
+def _broken(clause: list[str], gone: list[bool]) -> bool:
+    """Whether an article lost its noun ("the [engraving] uses") or "is" what it says ("is [faded] with age")."""
+    for here in range(1, len(clause)):
+        if not gone[here] or gone[here - 1]:
+            continue
+        before = clause[here - 1].lower()
+        after = next((clause[n].lower() for n in range(here, len(clause)) if not gone[n]), "")
+        ends = not after or after in _GOES_ON or listed(after, "made") or listed(after, "shows")
+        if ends and (before in ARTICLES or before in _SAYS):
+            return True
+    return False
 
 
 def _says_nothing(word: str) -> bool:

@@ -8,7 +8,7 @@ in", "mood"). No tagger or parser is used: those worth having bring weights that
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from trainer.settings import Strip
@@ -39,6 +39,7 @@ def phrases(name: str) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(phrase.lower().replace("-", " ").split()) for phrase in words()[name])
 
 
+@lru_cache(maxsize=4096)
 def listed(word: str, name: str) -> bool:
     """Whether a word stands in a list, up to plural."""
     return any(form in phrases(name) for form in _singulars(tuple(word.lower().split("-"))))
@@ -63,6 +64,7 @@ def found(sentence: Sequence[str], wanted: Iterable[tuple[str, ...]]) -> list[tu
     return spans
 
 
+@lru_cache(maxsize=4096)
 def _singulars(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
     last = parts[-1] if parts else ""
     forms = [last, *([last[:-1]] if last.endswith("s") else []), *([last[:-2]] if last.endswith("es") else [])]
