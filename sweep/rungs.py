@@ -116,7 +116,7 @@ def reach(study: optuna.Study, number: int, rung: Rung, stopping: Stopping) -> N
 
 def why_stop(rung: Rung, others: Sequence[FrozenTrial], stopping: Stopping) -> str:
     """Why a trial should end at a rung; empty if it should go on."""
-    if stopping == Stopping.never:
+    if stopping in (Stopping.never, Stopping.measure):
         return ""
     found = [each for each in agreements(others) if each.part == rung.part]
     if stopping == Stopping.auto and not (found and all(each.trusted for each in found)):
@@ -210,7 +210,8 @@ def in_words(found: Sequence[Agreement], stopping: Stopping) -> list[str]:
             lines.append(f"1/{part} of the budget: not known yet ({here[0].trials}{need})")
             continue
         values = ", ".join(f"{each.objective} {each.correlation:+.2f}" for each in here)
-        ends = {Stopping.never: False, Stopping.always: True}.get(stopping, all(each.trusted for each in here))
+        trusted = all(each.trusted for each in here)
+        ends = stopping == Stopping.always or (stopping == Stopping.auto and trusted)
         lines.append(f"1/{part} of the budget: {values} ({here[0].trials} trials), {'on' if ends else 'off'}")
     head = f"Early stopping (search.stopping={stopping.value}; on from a rank correlation of {TRUSTED}):"
     return [head, *(f"  {line}" for line in lines)] if lines else []

@@ -80,6 +80,7 @@ def test_nothing_is_stopped_before_rungs_are_seen_to_foretell_the_end() -> None:
     assert why_stop(worst, faithful(MEASURED - 1), Stopping.auto) == ""
     assert why_stop(worst, faithful(MEASURED), Stopping.auto).startswith("at 1/9 of the budget behind 6 of 6")
     assert why_stop(worst, faithful(MEASURED), Stopping.never) == ""
+    assert why_stop(worst, faithful(MEASURED), Stopping.measure) == "", "it is only measured"
     liars = [trial(rung(i / 10, i / 10), [i / 5, 1 - i / 5]) for i in range(9)]
     assert why_stop(worst, liars, Stopping.auto) == "", "one of the objectives is told wrongly"
     assert why_stop(Rung(3, 10, [-1, -1], {}), faithful(9), Stopping.auto) == "", "each rung is trusted by itself"
