@@ -1,5 +1,6 @@
 """What can be set about a study: where it lives, what is searched, what is scored, what is tracked. No torch here."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 from trainer.settings import Group, Prompt
 
 PARTS = {"/", "\\", "\0"}
+PASSWORD = re.compile(r"://[^:/@]*:[^@]*@|[?&]passw(or)?d=")  # where an address may hold one
+NO_PASSWORD = (
+    "`study.storage` holds a password, which would be written into every trial's files: leave it out and put it where"
+    " the database's own tools look, PGPASSWORD or ~/.pgpass (MySQL: ?read_default_file=~/.my.cnf)"
+)
 
 
 class Sampler(StrEnum):
@@ -33,6 +39,7 @@ class Stopping(StrEnum):
     """Whether a trial may end at a rung, at 1/9 or 1/3 of its budget; see `sweep.rungs`."""
 
     never = "never"  # and no rung is scored
+    measure = "measure"  # rungs are scored, so that the study tells what they foretell, and no trial ends at one
     auto = "auto"  # once the study's own trials show that rungs foretell the end
     always = "always"  # from the first trials on
 
@@ -58,6 +65,8 @@ class StudySettings:
     def __post_init__(self) -> None:
         if not self.name.strip() or self.name in (".", "..") or PARTS & set(self.name):
             raise ValueError(f"`study.name` must be the name of one folder, got {self.name!r}")
+        if PASSWORD.search(self.storage):
+            raise ValueError(NO_PASSWORD)
         if self.slots < 1:
             raise ValueError(f"`study.slots` must be at least 1, got {self.slots}")
         if self.heartbeat_seconds < 1:

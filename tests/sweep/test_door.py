@@ -139,6 +139,10 @@ def test_sizes_the_base_cannot_train_or_draw_are_refused(pictures: Path, sweep: 
     refused(sweep("-m", f"data.path={pictures}", prompts), "thin.png", "500x512", "multiples of 64")
 
 
+def test_own_pictures_are_not_judged_by_the_sandboxs(pictures: Path, sweep: Run) -> None:
+    refused(sweep(f"data.path={pictures}"), "data.references", "still the sandbox's", "held-out pictures of your style")
+
+
 def test_a_disk_without_room_is_refused(either: Run) -> None:
     refused(either("study.min_free_gb=1e9"), "no room", "study.min_free_gb", "study.folder")
 
@@ -163,6 +167,13 @@ def test_two_single_runs_in_one_folder_never_meet(sweep: Run, tmp_path: Path) ->
     with folder_lock(tmp_path / "run", "the test", ""):
         refused(sweep(f"hydra.run.dir={tmp_path}/run"), str(tmp_path / "run"), f"(id {os.getpid()})", "wait for it")
     assert not (tmp_path / "run" / "plan.txt").exists()
+
+
+def test_a_password_is_refused_before_it_is_written_or_said(either: Run, tmp_path: Path) -> None:
+    ran = either("study.storage=postgresql://me:s3cret@host/db")
+    refused(ran, "`study.storage` holds a password", "PGPASSWORD")
+    assert "s3cret" not in ran.text
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize("module", ["plan", "score", "report", "dashboard"])
