@@ -1,6 +1,5 @@
 """Where a study is kept: SQLite in its folder, or the database server that `storage.txt` in its folder names."""
 
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from sweep.errors import InputError
+from sweep.errors import InputError, StorageLost
 
 DATABASE = "study.db"
 ADDRESS = "storage.txt"  # the server's address, without a password, for everything that reads the study later
@@ -64,23 +63,20 @@ def connector(address: str, away_s: float = AWAY_S) -> Callable[[], Any]:
         away_s: s after which a server that cannot be reached is an error.
     """
     from sqlalchemy.engine import make_url
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
     url = make_url(address)
     kind: Any = url.get_dialect()
     driver: Any = kind.import_dbapi()
     positional, named = kind(dbapi=driver).create_connect_args(url)
 
-    def connect() -> Any:
-        end = time.monotonic() + away_s
-        while True:
-            try:
-                return driver.connect(*positional, **named)
-            except driver.OperationalError:
-                if time.monotonic() >= end:
-                    raise
-                time.sleep(1)
-
-    return connect
+    patience = Retrying(
+        retry=retry_if_exception_type(driver.OperationalError),
+        stop=stop_after_delay(away_s),
+        wait=wait_fixed(1),
+        reraise=True,
+    )
+    return lambda: patience(driver.connect, *positional, **named)
 
 
 @contextmanager
@@ -91,22 +87,32 @@ def readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except (DatabaseError, optuna.exceptions.StorageInternalError, RuntimeError) as fault:
-        reason = str(getattr(fault, "orig", None) or fault.__cause__ or fault).splitlines()[0]
-        raise InputError(_cannot_be_used(folder, reason)) from fault
+        raise InputError(_cannot_be_used(folder, in_its_words(fault))) from fault
 
 
 @contextmanager
 def told_of_storage(folder: Path) -> Iterator[None]:
-    """Turns a database that fails in the middle of a study into one message."""
+    """Turns a database that fails in the middle of a study into one message.
+
+    Raises:
+        StorageLost: with the database's own words and what to do.
+    """
+    from sqlalchemy.exc import DBAPIError
+
     try:
         yield
-    except optuna.exceptions.StorageInternalError as fault:
-        reason = str(getattr(fault.__cause__, "orig", None) or fault.__cause__ or fault).splitlines()[0]
+    except (optuna.exceptions.StorageInternalError, DBAPIError) as fault:
         where = "`study.storage`" if address_of(folder) else str(folder / DATABASE)
-        raise InputError(
-            f"{where} failed: {reason}.\n  Is its disk full, or the server gone? What has been told is kept; when it is"
-            " well again, the same command continues the study."
+        raise StorageLost(
+            f"{where} failed: {in_its_words(fault)}.\n  Is its disk full, or the server gone? What has been told is"
+            " kept; when it is well again, the same command continues the study."
         ) from fault
+
+
+def in_its_words(fault: BaseException) -> str:
+    """What the database itself said, without what the libraries above it add."""
+    cause = fault.__cause__
+    return str(getattr(cause, "orig", None) or getattr(fault, "orig", None) or cause or fault).splitlines()[0]
 
 
 def out_of_reach(reason: str) -> str:

@@ -25,14 +25,13 @@ class Shelf:
     def __init__(self, folder: Path, keep: Keep) -> None:
         self.folder = folder
         self.keep = keep
-        self.before: set[int] = set()
+        self.before: Sequence[FrozenTrial] = ()
 
     def put(self, study: optuna.Study, trial: FrozenTrial, on_front: Sequence[FrozenTrial]) -> None:
         """Removes what is not to stay of a trial that has ended, and of those that it drove from the front."""
-        trials = study.get_trials(deepcopy=False)
         now = {each.number for each in on_front}
-        self._tidy(study, [trial, *(trials[number] for number in self.before - now)], now)
-        self.before = now
+        self._tidy(study, [trial, *(each for each in self.before if each.number not in now)], now)
+        self.before = on_front
 
     def tidy(self, study: optuna.Study) -> None:
         """Removes what is not to stay of all trials."""

@@ -7,6 +7,7 @@ is killed in between leaves a trial that gets the same point on the next run.
 """
 
 import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +21,6 @@ from sweep.rules import Conditions, Point
 from sweep.samplers import sampler_for
 from sweep.settings import Sampler, SearchSettings
 from sweep.space import Space, contains, suggest
-from sweep.study import live_trial
 
 DRAWS = 10  # of the sampler for one trial, before chance decides
 BLIND_DRAWS = 1000  # by chance, in a space that is too large to be listed
@@ -44,31 +44,32 @@ class Ground:
             return {key: value}
         return next((point for point in self.listed or () if key in point and point[key] == value), Point())
 
-    def exhausted(self, study: optuna.Study) -> bool:
+    def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every point has had its trial."""
-        trials = study.get_trials(deepcopy=False)
         if self.listed is None or len(trials) < len(self.listed):
             return False
         tried = _tried(trials)
         return all(_key(point) in tried for point in self.listed)
 
-    def settle(self, study: optuna.Study, trial: Trial) -> Trial:
+    def settle(self, study: optuna.Study, trial: Trial, trials: Sequence[FrozenTrial]) -> Trial:
         """Gives a trial its point, or the one it has been given already.
+
+        Args:
+            trials: of the study; nobody else may have begun one since they were read.
 
         Raises:
             InputError: if no point that keeps the rules could be found.
         """
-        frozen = study.get_trials(deepcopy=False)[trial.number]
-        if DRAWN not in frozen.system_attrs:
-            tried = _tried([other for other in study.get_trials(deepcopy=False) if other.number != trial.number])
-            point, repeated = self._draw(study, frozen, tried)
+        frozen = trial._cached_frozen_trial
+        given: Point | None = frozen.system_attrs.get(DRAWN)
+        if given is None:
+            tried = _tried(other for other in trials if other.number != trial.number)
+            given, repeated = self._draw(study, frozen, tried)
             if repeated is not None:
                 trial.set_user_attr("drawn_instead_of", repeated)
             # At once, as a trial that gets its parameters one by one can be killed with half of them.
-            study._storage.set_trial_system_attr(frozen._trial_id, DRAWN, point)
-        study.sampler = RandomSampler()
-        trial = live_trial(study, trial.number)
-        given = study.get_trials(deepcopy=False)[trial.number].system_attrs[DRAWN]
+            study._storage.set_trial_system_attr(frozen._trial_id, DRAWN, given)
+            trial = Trial(study, frozen._trial_id)
         suggest(trial, {key: dist for key, dist in self.space.items() if key in given})
         return trial
 
@@ -175,7 +176,7 @@ def _refuse_endless(space: Space, points: tuple[Point, ...] | None) -> None:
         raise InputError(f"`search.sampler` grid: there are more than {LISTED} points; take another sampler")
 
 
-def _tried(trials: list[FrozenTrial]) -> dict[str, int]:
+def _tried(trials: Iterable[FrozenTrial]) -> dict[str, int]:
     """The points of trials -> the first trial that has each."""
     found: dict[str, int] = {}
     for trial in trials:

@@ -13,6 +13,10 @@ class StudyBusy(InputError):
     """Another process is running this study."""
 
 
+class StorageLost(InputError):
+    """The study's database broke off in the middle of something."""
+
+
 class ImpossibleTrial(ValueError):
     """A combination that a search came to breaks a rule; that trial fails, the others do not."""
 

@@ -6,6 +6,7 @@ Copied into conf/experiment under a name of its own it is a recipe like the othe
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from sweep.typed import python, typed
 BEST = Path("experiment") / "best.yaml"
 
 
-def write_experiment(config: DictConfig, folder: Path, trial: FrozenTrial, search: SearchSettings) -> Path:
+def write_experiment(
+    config: DictConfig, choices: Mapping[str, Any], folder: Path, trial: FrozenTrial, search: SearchSettings
+) -> Path:
     """Writes the experiment of a trial, whole or not at all.
 
     Args:
         config: the trial's, composed.
+        choices: config group -> option in it.
         folder: of the study.
     """
     values = ", ".join(f"{name} {value:.3f}" for name, value in zip(search.objectives, trial.values, strict=True))
-    choices = config.hydra.runtime.choices
     groups = {
         group: name
         for group, name in choices.items()

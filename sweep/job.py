@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +23,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from optuna.exceptions import StorageInternalError
 
+from sweep.database import in_its_words
 from sweep.errors import InputError, Stopped
 from trainer.base import BaseError
 from trainer.examples import DatasetError
 
 BEGAN = ".began"  # in a trial's folder while its job runs
+AGAIN_S = 10.0  # s until the alarm rings again, for a library that swallowed it
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,16 @@ class InputFault:
     """What every trial of the study would run into, so that none of them is to blame."""
 
     text: str
+    storage: bool = False  # it was the study's database that broke off
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended."""
+
+    result: list[float] | Failure | Stopped
+    config: DictConfig | None = None  # as the job got it, composed; None where it was not reached
+    choices: Mapping[str, Any] | None = None  # config group -> option, of that configuration
 
 
 class TimeIsUp(BaseException):
@@ -74,12 +87,12 @@ class Guarded:
         except SystemExit as exit_:
             return Failure(f"the job called sys.exit({exit_.code!r})", traceback.format_exc())
         except Exception as error:
+            if isinstance(error, StorageInternalError):
+                return InputFault(in_its_words(error), storage=True)
             return InputFault(str(error)) if _is_study_wide(error) else _failure(error)
 
 
-def run_job(
-    launcher: Launcher, overrides: list[str], number: int, objectives: Sequence[str], folder: Path
-) -> list[float] | Failure | Stopped:
+def run_job(launcher: Launcher, overrides: list[str], number: int, objectives: Sequence[str], folder: Path) -> Ended:
     """Launches one job, whose task is `Guarded`, and waits for it.
 
     Args:
@@ -89,6 +102,7 @@ def run_job(
 
     Raises:
         InputError: if what went wrong is the input's fault, or the launcher's; the trial is then not told anything.
+        StorageInternalError: if the job could not reach the study's database; nor is it then.
     """
     (folder / BEGAN).unlink(missing_ok=True)
     try:
@@ -97,18 +111,26 @@ def run_job(
         failure = _failure(error, lost=(folder / BEGAN).exists())
         if not failure.lost and not isinstance(error, HydraException | OmegaConfBaseException):
             raise InputError(f"`hydra/launcher` could not start the job: {failure.reason}") from error
-        return replace(failure, reason=f"the job's process died ({failure.reason})") if failure.lost else failure
+        died = f"the job's process died ({failure.reason})"
+        return Ended(replace(failure, reason=died) if failure.lost else failure)
     if isinstance(job._return_value, InputFault):
+        if job._return_value.storage:
+            raise StorageInternalError(job._return_value.text)
         raise InputError(
             f"{job._return_value.text}\n  Trial {number:04d} met this and is not counted:"
             " put it right, and the same command continues the study."
         )
-    return _values(job, objectives)
+    choices = job.hydra_cfg.hydra.runtime.choices if job.hydra_cfg is not None else None
+    return Ended(_values(job, objectives), job.cfg, choices)
 
 
 @contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Raises TimeIsUp in the block after so many seconds; the system's alarm, as a job holds the only thread."""
+    """Raises TimeIsUp in the block after so many seconds; the system's alarm, as a job holds the only thread.
+
+    Python hears it when the call in hand returns: a step in C code is finished first, and one that never returns is
+    none that this can end. Where a library swallows it, it rings again.
+    """
     if seconds is None:
         yield
         return
@@ -117,7 +139,7 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         raise TimeIsUp
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import optuna
@@ -14,8 +15,9 @@ from rich.console import Console
 from sweep.outcome import Outcome
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
-from sweep.study import FINISHED, best, front, hypervolume, rectangle, why_not
+from sweep.study import FINISHED, best, hypervolume, rectangle, why_not
 from sweep.summary import print_summary, verdict
+from sweep.typed import folded
 
 STEP_LINE_EVERY_S = 5.0
 LOGGER = logging.getLogger("stylesweep")
@@ -36,9 +38,10 @@ def duration(seconds: float) -> str:
 class SweepProgress:
     """The lines of a whole sweep."""
 
-    def __init__(self, search: SearchSettings, folder: Path) -> None:
+    def __init__(self, search: SearchSettings, folder: Path, slots: int = 1) -> None:
         self.search = search
         self.folder = folder
+        self.slots = slots  # trials that this command runs at once
         self.console = console()
 
     def start(self, study: optuna.Study, misfits: Sequence[Recipe]) -> None:
@@ -47,7 +50,7 @@ class SweepProgress:
         done = sum(trial.state in FINISHED for trial in trials)
         left = max(0, self.search.n_trials - done)
         self.console.print(f"study {study.study_name}: {self.search.n_trials} trials, {done} done, {left} to run")
-        self.console.print(f"  in {shown(self.folder)}")
+        self.console.print(f"  in {shown(self.folder)}", soft_wrap=True)
         queued = [t.user_attrs["recipe"] for t in trials if t.state == TrialState.WAITING and "recipe" in t.user_attrs]
         if queued:
             self.console.print(f"  known recipes first: {', '.join(queued)}")
@@ -55,14 +58,19 @@ class SweepProgress:
             names = ", ".join(recipe.name for recipe in misfits if recipe.misfit == reason)
             self.console.print(f"  left out {names}: {reason}", style="dim")
 
-    def begin(self, study: optuna.Study, trial: Trial) -> None:
-        """Trial i of n, what it tries, and how long the rest will take."""
-        done = study.get_trials(deepcopy=False, states=FINISHED)
+    def begin(self, trial: Trial, trials: Sequence[FrozenTrial]) -> None:
+        """Trial i of n, what it tries, and how long the rest will take.
+
+        Args:
+            trials: of the study, this one among them or not.
+        """
+        done = [other for other in trials if other.state in FINISHED]
         complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
         seconds = [trial.user_attrs["seconds"] for trial in complete if "seconds" in trial.user_attrs]
-        begun = len(done) + len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-        left = max(1, self.search.n_trials - len(done))
-        eta = f", about {duration(statistics.median(seconds) * left)} left" if seconds else ""
+        running = {other.number for other in trials if other.state == TrialState.RUNNING} | {trial.number}
+        begun = len(done) + len(running)
+        rounds = ceil(max(1, self.search.n_trials - len(done)) / max(self.slots, len(running)))
+        eta = f", about {duration(statistics.median(seconds) * rounds)} left" if seconds else ""
         recipe = trial.user_attrs.get("recipe")
         self.console.print(
             f"\ntrial {begun} of {max(self.search.n_trials, begun)} ({trial.number:04d}){eta}"
@@ -73,18 +81,18 @@ class SweepProgress:
             old = trial.user_attrs["drawn_instead_of"]
             self.console.print(f"  drawn instead of trial {old:04d} again, which the sampler proposed")
 
-    def end(self, study: optuna.Study, trial: FrozenTrial) -> None:
+    def end(self, trial: FrozenTrial, on_front: Sequence[FrozenTrial]) -> None:
         """What came of it, and what is best so far."""
         took = duration(trial.user_attrs.get("seconds", 0))
         if trial.state == TrialState.COMPLETE:
             self.console.print(f"  {scores(self.search, trial)}, {verdict(trial)}, in {took}")
         else:
             self.console.print(f"  {why_not(trial)} (after {took}; the study goes on)")
-        self.console.print(f"  {best_line(self.search, study)}")
+        self.console.print(f"  {best_line(self.search, on_front)}")
 
     def say(self, text: str) -> None:
         """A line of its own, between trials."""
-        self.console.print(f"\n{text}")
+        self.console.print(f"\n{folded(text)}", soft_wrap=True)
 
     def finish(self, study: optuna.Study) -> None:
         """The ranking and where to look; where there are pictures also the report and the other views."""
@@ -100,7 +108,7 @@ class SweepProgress:
 
     def say_below(self, text: str) -> None:
         """A line under the summary."""
-        self.console.print(f"  {text}", soft_wrap=True)
+        self.console.print(folded(text, "  "), soft_wrap=True)
 
 
 class StepProgress:
@@ -123,7 +131,7 @@ class StepProgress:
             self._print(line)
 
     def _print(self, line: str) -> None:
-        self.console.print(f"    {line}", soft_wrap=True)
+        self.console.print(folded(line, "    "), soft_wrap=True)
         LOGGER.info(line)  # to trial.log in the trial's folder, where `sweep.status` looks
 
 
@@ -132,9 +140,8 @@ def scores(search: SearchSettings, trial: FrozenTrial) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in zip(search.objectives, trial.values, strict=True))
 
 
-def best_line(search: SearchSettings, study: optuna.Study) -> str:
+def best_line(search: SearchSettings, on_front: Sequence[FrozenTrial]) -> str:
     """Best so far: the feasible trial with the largest rectangle, and the area under the whole front."""
-    on_front = front(study.get_trials(deepcopy=False))
     top = best(on_front)
     if top is None:
         return "best so far: none is usable yet"

@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep.database import ADDRESS, DATABASE, SILENT, address_of, connector, out_of_reach
 from sweep.errors import InputError, StudyMismatch
-from sweep.settings import StudySettings
+from sweep.settings import NO_PASSWORD, PASSWORD, StudySettings
 from sweep.study import file_lock, study_folder, study_lock
 
 SLOT = "slot"  # on a trial: which slot of a command runs it
@@ -43,17 +43,20 @@ class Hold(Protocol):
     def claim(self) -> AbstractContextManager[Any]:
         """Keeps the others waiting while a trial is taken."""
 
-    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
-        """Trials that a process left unfinished."""
+    def orphans(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those of the study's trials that a process left unfinished."""
 
-    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
-        """Trials that another process is running."""
+    def elsewhere(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those that another process is running."""
 
     def beat(self, study: optuna.Study, trial: Trial) -> None:
         """Says that the trial is not left."""
 
     def alive(self, study: optuna.Study, trial: Trial) -> AbstractContextManager[Any]:
         """Goes on saying so for as long as the block runs."""
+
+    def is_back(self) -> bool:
+        """Whether a database that broke off can be reached again."""
 
 
 class Alone:
@@ -70,11 +73,11 @@ class Alone:
         """Nobody to keep waiting."""
         return nullcontext()
 
-    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
+    def orphans(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Whatever is running, since nobody else can be."""
-        return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return _running(trials)
 
-    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
+    def elsewhere(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """None."""
         return []
 
@@ -84,6 +87,10 @@ class Alone:
     def alive(self, study: optuna.Study, trial: Trial) -> AbstractContextManager[Any]:
         """Nobody to tell."""
         return nullcontext()
+
+    def is_back(self) -> bool:
+        """No: what is wrong with a file does not pass by itself."""
+        return False
 
 
 class Together(Alone):
@@ -104,9 +111,9 @@ class Together(Alone):
         """One slot at a time."""
         return file_lock(self.folder / ".claim", wait=True)
 
-    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
+    def orphans(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Trials without a living slot; this one has nothing in hand when it asks."""
-        return [trial for trial in super().orphans(study) if not self._is_run(trial)]
+        return [trial for trial in _running(trials) if not self._is_run(trial)]
 
     def _is_run(self, trial: FrozenTrial) -> bool:
         slot = trial.user_attrs.get(SLOT)
@@ -115,9 +122,9 @@ class Together(Alone):
         with file_lock(self._lock_of(slot)) as holder:
             return holder is not None
 
-    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
+    def elsewhere(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """What the other slots run."""
-        return [trial for trial in super().orphans(study) if self._is_run(trial)]
+        return [trial for trial in _running(trials) if self._is_run(trial)]
 
     def beat(self, study: optuna.Study, trial: Trial) -> None:
         """Says which slot has it."""
@@ -131,6 +138,7 @@ class Shared:
         self.address = address
         self.heartbeat_seconds = heartbeat_seconds
         self.folder = folder
+        self.silent: dict[int, float] = {}  # id of a trial without signs of life -> when that was first seen
         self.lock = hashlib.blake2b(folder.name.encode(), digest_size=7).hexdigest()
 
     def whole(self) -> AbstractContextManager[Any]:
@@ -160,12 +168,19 @@ class Shared:
                 connection.execute(text("SELECT GET_LOCK(:key, -1)"), {"key": self.lock})
             yield
 
-    def orphans(self, study: optuna.Study) -> list[FrozenTrial]:
-        """Trials whose process has been silent too long, or died before its first sign of life."""
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    def orphans(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Trials whose process has been silent too long, or died before its first sign of life.
+
+        After a server was away all of them are silent, those that live for a heartbeat at most: so it is waited for.
+        """
+        running = _running(trials)
         storage: Any = study._storage
         silent = set(storage._get_stale_trial_ids(study._study_id)) if running else set()
-        return [trial for trial in running if trial._trial_id in silent or self._died_young(trial)]
+        silent |= {trial._trial_id for trial in running if self._died_young(trial)}
+        now = time.monotonic()
+        self.silent = {name: self.silent.get(name, now) for name in silent}
+        left = {name for name, since in self.silent.items() if now - since >= self.heartbeat_seconds}
+        return [trial for trial in running if trial._trial_id in left]
 
     def _died_young(self, trial: FrozenTrial) -> bool:
         began = trial.datetime_start
@@ -173,9 +188,9 @@ class Shared:
             return False
         return time.time() - began.timestamp() > SILENT * self.heartbeat_seconds
 
-    def elsewhere(self, study: optuna.Study) -> list[FrozenTrial]:
+    def elsewhere(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Whatever is running, since this process has nothing in hand when it asks."""
-        return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return _running(trials)
 
     def beat(self, study: optuna.Study, trial: Trial) -> None:
         """One heartbeat, by the server's clock."""
@@ -201,6 +216,18 @@ class Shared:
         finally:
             over.set()
             thread.join()
+
+    def is_back(self) -> bool:
+        """Yes, as soon as it is, within the time that a server may be away."""
+        try:
+            connector(self.address)().close()
+        except Exception:  # each driver has its own errors
+            return False
+        return True
+
+
+def _running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.RUNNING]
 
 
 def hold_of(settings: StudySettings, slot: int | None = None) -> Hold:
@@ -241,13 +268,13 @@ def checked_address(address: str) -> str:
     kind = url.drivername.partition("+")[0]
     if kind not in DRIVERS:
         raise InputError(f"`study.storage` must be PostgreSQL or MySQL, such as {EXAMPLE}; empty: SQLite, one process")
-    if url.password:
-        raise InputError(
-            "`study.storage` holds a password, which would be written into every trial's files: leave it out and put it"
-            " where the database's own tools look, PGPASSWORD or ~/.pgpass (MySQL: ?read_default_file=~/.my.cnf)"
-        )
+    if PASSWORD.search(address):
+        raise InputError(NO_PASSWORD)
     driver, way_out = DRIVERS[kind]
-    if "+" not in url.drivername:
+    named = url.drivername.partition("+")[2]
+    if named:
+        way_out += f", and write {kind}:// without +{named}"
+    else:
         url = url.set(drivername=driver)
     try:
         url.get_dialect().import_dbapi()
@@ -261,7 +288,7 @@ EXAMPLE = "postgresql://user@host/database"
 
 def wait_elsewhere(hold: Hold, study: optuna.Study, say: Callable[[str], None]) -> bool:
     """Waits a moment for trials that run elsewhere; whether there are any."""
-    others = hold.elsewhere(study)
+    others = hold.elsewhere(study.get_trials(deepcopy=False))
     if others:
         say(f"waiting for what runs elsewhere: {', '.join(f'{trial.number:04d}' for trial in others)}")
         time.sleep(LONGEST_WAIT_S)

@@ -100,7 +100,7 @@ class _Slot:
             **os.environ,
             NUMBER: str(number),
             BEGAN: str(time.time()),
-            "COLUMNS": str(max(40, width - len(f"{number}| "))),
+            "COLUMNS": str(max(40, min(width, 80) - len(f"{number}| "))),
             "PYTHONUNBUFFERED": "1",
         }
         if found:

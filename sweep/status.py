@@ -17,7 +17,7 @@ from sweep.errors import InputError
 from sweep.progress import console, duration, shown
 from sweep.study import FINISHED, best, load_study, why_not
 from sweep.summary import counts_in_words, settings_in_words, trials_table
-from sweep.typed import complain
+from sweep.typed import complain, folded
 
 LISTED = 12  # trials in the table, best first
 LOG = "trial.log"
@@ -36,7 +36,7 @@ def print_status(folder: Path, out: Console) -> None:
         out.print(f"  running {trial.number:04d}{_since(trial)}: {_what(trial)}")
         last = _last_line(folder / f"{trial.number:04d}" / LOG)
         if last:
-            out.print(f"    {last}", soft_wrap=True)
+            out.print(folded(last, "    "), soft_wrap=True)
     seconds = [trial.user_attrs["seconds"] for trial in done if "seconds" in trial.user_attrs]
     if seconds:
         out.print(f"  a trial takes about {duration(statistics.median(seconds))}")

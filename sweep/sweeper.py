@@ -19,15 +19,16 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep import slots
 from sweep.database import told_of_storage
 from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
-from sweep.errors import InputError, Stopped
+from sweep.errors import InputError, Stopped, StorageLost
 from sweep.experiment import write_experiment
-from sweep.job import Failure, Guarded, run_job
+from sweep.job import Ended, Failure, Guarded, run_job
 from sweep.progress import SweepProgress
 from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import Point, in_order, read_conditions
@@ -40,6 +41,7 @@ from sweep.space import Arguments, Space, as_override, read_arguments
 from sweep.study import FINISHED, best, front, live_trial, load_study, open_study, stands_still, study_folder
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
+BREAKS = 10  # of a server in the middle of a statement, after which a run of the study gives up
 NOWHERE = object()
 HIDES_CARDS = "submitit_local"  # it sets CUDA_VISIBLE_DEVICES itself, for every launch from the first card on
 
@@ -70,6 +72,9 @@ class Driver:
         self.slot = slots.own_number()
         self.began = slots.began()
         self.shelf = Shelf(self.folder, study.keep)
+        self.seen: list[FrozenTrial] = []  # the study's trials as this process read them last
+        self.on_front: list[FrozenTrial] = []  # of those that have ended
+        self.judged: set[int] = set()  # numbers of those that have been compared with the front
         self.said: list[str] = []
 
     def sweep(self, arguments: Sequence[str]) -> list[FrozenTrial]:
@@ -81,12 +86,12 @@ class Driver:
         """
         self.hold = hold_of(self.study, self.slot)
         given, field = self._read(arguments)
-        self.progress = SweepProgress(self.search, self.folder)
+        self.progress = SweepProgress(self.search, self.folder, self.study.slots)
         if self.slot is not None:
             return self._in_slot(given, field)
         configs = self._check(given, field)
         recipes = [self._recipe(name, given, field) for name in self.search.enqueue]
-        with self.hold.whole():
+        with self.hold.whole(), told_of_storage(self.folder):
             with self.hold.claim():
                 fixed = self._fixed(configs, given.space)
                 study = open_study(self.folder, self.search, given.space, fixed, self.study.heartbeat_seconds)
@@ -112,11 +117,18 @@ class Driver:
         return study.get_trials()
 
     def _work(self, study: optuna.Study, given: Arguments, field: Ground) -> None:
-        """Trial after trial, until there are enough."""
-        with told_of_storage(self.folder):
-            while (trial := self._next(study, field)) is not None:
-                with self.hold.alive(study, trial):
-                    self._run(study, trial, given)
+        """Trial after trial, until there are enough; one in hand when the server breaks off is found silent later."""
+        for left in reversed(range(BREAKS)):
+            try:
+                with told_of_storage(self.folder):
+                    while (trial := self._next(study, field)) is not None:
+                        with self.hold.alive(study, trial):
+                            self._run(study, trial, given)
+                return
+            except StorageLost as lost:
+                if not left or not self.hold.is_back():
+                    raise
+                self.progress.say(f"{str(lost).splitlines()[0]} It is back, and the study goes on.")
 
     def _finish(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
@@ -131,7 +143,9 @@ class Driver:
         """The command line, and the space it searches with all that is said about it."""
         given = read_arguments(arguments, self.search.params, self.loader)
         if given.plain:
-            self.search = replace(self.search, sampler=Sampler.grid, options={}, enqueue=[], stopping=Stopping.never)
+            # Who lists what to run wants all of it; what a rung would have said is worth knowing for the next search.
+            stopping = Stopping.never if self.search.stopping == Stopping.never else Stopping.measure
+            self.search = replace(self.search, sampler=Sampler.grid, options={}, enqueue=[], stopping=stopping)
         conditions = read_conditions(self.search.when, self.search.rules, given.space, self._known)
         given = replace(given, space=in_order(given.space, conditions))
         check_sampler(self.search, given.space, conditions)
@@ -221,55 +235,67 @@ class Driver:
         return limit is not None and time.time() - self.began >= limit
 
     def _claimed(self, study: optuna.Study, field: Ground) -> tuple[Trial | None, str]:
-        for left in self.hold.orphans(study):
+        self.seen = study.get_trials(deepcopy=False)
+        for left in self.hold.orphans(study, self.seen):
             trial = live_trial(study, left.number)
             if left.user_attrs.get("attempts", 0) >= ATTEMPTS:
                 trial.set_user_attr("reason", f"the process was killed in it {ATTEMPTS} times (out of memory?)")
-                self.progress.end(study, study.tell(trial, state=TrialState.FAIL))
+                self.progress.end(study.tell(trial, state=TrialState.FAIL), self._front(study))
                 continue
-            return field.settle(study, trial), ""
-        why = self._enough(study, field)
+            return field.settle(study, trial, self.seen), ""
+        why = self._enough(field)
         if why:
             return None, why if isinstance(why, str) else ""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Heartbeat of storage")  # `Hold.alive` beats outside of `optimize`
             trial = study.ask()
-        return field.settle(study, trial), ""
+        return field.settle(study, trial, self.seen), ""
 
-    def _enough(self, study: optuna.Study, field: Ground) -> bool | str:
+    def _enough(self, field: Ground) -> bool | str:
         """Whether no further trial is begun; the reason, where it is not simply that all have been run."""
         search = self.search
-        done = _finished(study)
-        if len(done) + len(self.hold.elsewhere(study)) >= search.n_trials:
+        done = [trial for trial in self.seen if trial.state in FINISHED]
+        if len(done) + len(self.hold.elsewhere(self.seen)) >= search.n_trials:
             return True
         if self._time_is_up():
             return f"time is up (search.study_seconds={search.study_seconds:g}); the same command goes on"
         if search.patience is not None and stands_still(done, search.patience):
-            return f"the front has not grown in {search.patience} trials (search.patience): this is the end"
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting and field.exhausted(study):
+            return f"the front has not grown in search.patience={search.patience} trials: this is the end"
+        if not any(trial.state == TrialState.WAITING for trial in self.seen) and field.exhausted(self.seen):
             return f"every combination has been tried: {len(done)} of search.n_trials={search.n_trials}"
         return False
 
     def _run(self, study: optuna.Study, trial: Trial, given: Arguments) -> None:
         words = [*given.fixed, *(as_override(key, value) for key, value in trial.params.items())]
-        self.progress.begin(study, trial)
+        self.progress.begin(trial, self.seen)
         began = time.monotonic()
-        result = self._launched(trial, words, plain=given.plain)
-        trial.set_user_attr("seconds", round(time.monotonic() - began, 2))
-        told = self._tell(study, trial, result)
-        on_front = front(study.get_trials(deepcopy=False))
+        ended = self._launched(trial, words, plain=given.plain)
+        try:
+            trial.set_user_attr("seconds", round(time.monotonic() - began, 2))
+            told = self._tell(study, trial, ended.result)
+        except UpdateFinishedTrialError:  # this machine slept, say, and another one has finished it meanwhile
+            self.progress.say(f"trial {trial.number:04d} was finished by another process; what that one told stands")
+            return
+        on_front = self._front(study)
         top = best(on_front)
-        if top is not None and top.number == told.number:
-            write_experiment(self.loader.load_sweep_config(self.config, words), self.folder, told, self.search)
+        if top is not None and top.number == told.number and ended.config is not None and ended.choices is not None:
+            write_experiment(ended.config, ended.choices, self.folder, told, self.search)
         self.shelf.put(study, told, on_front)
-        self.progress.end(study, told)
+        self.progress.end(told, on_front)
 
-    def _launched(self, trial: Trial, words: list[str], *, plain: bool) -> list[float] | Failure | Stopped:
+    def _front(self, study: optuna.Study) -> list[FrozenTrial]:
+        """The Pareto front now; a trial is compared with it once, so that the thousandth costs what the first did."""
+        self.seen = study.get_trials(deepcopy=False)
+        new = [trial for trial in self.seen if trial.state in FINISHED and trial.number not in self.judged]
+        self.on_front = front([*self.on_front, *new])
+        self.judged |= {trial.number for trial in new}
+        return self.on_front
+
+    def _launched(self, trial: Trial, words: list[str], *, plain: bool) -> Ended:
         """The job's result; a lost worker's job is launched again, as a killed process's is by the next one."""
         ours = [f"hydra.sweep.subdir={trial.number:04d}"]
-        if plain:  # who lists what to run wants all of it
-            ours.append(f"search.stopping={Stopping.never.value}")
+        if plain:
+            ours.append(f"search.stopping={self.search.stopping.value}")
         launcher = self.config.hydra.runtime.choices.get("hydra/launcher")
         if self.slot is not None and launcher == HIDES_CARDS and (card := os.environ.get(slots.CARDS)):
             ours.append(f"++hydra.job.env_set.{slots.CARDS}='{card}'")
@@ -278,14 +304,14 @@ class Driver:
             trial.set_user_attr("attempts", attempts + 1)
             folder = self.folder / f"{trial.number:04d}"
             try:
-                result = run_job(self.launcher, [*words, *ours], trial.number, self.search.objectives, folder)
+                ended = run_job(self.launcher, [*words, *ours], trial.number, self.search.objectives, folder)
             except BaseException:  # Ctrl-C and a fault of the input say nothing against the trial
                 trial.set_user_attr("attempts", attempts)
                 raise
             attempts += 1
-            if not (isinstance(result, Failure) and result.lost) or attempts >= ATTEMPTS:
-                return result
-            self.progress.say(f"trial {trial.number:04d} goes on: {result.reason}")
+            if not (isinstance(ended.result, Failure) and ended.result.lost) or attempts >= ATTEMPTS:
+                return ended
+            self.progress.say(f"trial {trial.number:04d} goes on: {ended.result.reason}")
 
     def _tell(self, study: optuna.Study, trial: Trial, result: list[float] | Failure | Stopped) -> FrozenTrial:
         if isinstance(result, Stopped):

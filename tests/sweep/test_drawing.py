@@ -30,8 +30,8 @@ def sweep(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize"] * objectives, sampler=optuna.samplers.RandomSampler())
     field = ground(search, space, conditions)
-    while len(study.trials) < trials and not field.exhausted(study):
-        trial = field.settle(study, study.ask())
+    while len(study.trials) < trials and not field.exhausted(study.trials):
+        trial = field.settle(study, study.ask(), study.trials)
         x = trial.params.get("repeats", 0) / 5 + (trial.params.get("captions") == "edited")
         study.tell(trial, [math.cos(x), math.sin(x)][:objectives])
     return [trial.params for trial in study.trials]

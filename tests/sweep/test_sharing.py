@@ -16,7 +16,7 @@ from sweep.errors import InputError
 from sweep.settings import StudySettings
 from sweep.sharing import checked_address, hold_of
 from sweep.study import load_study
-from tests.sweep.conftest import TOY, Run, environment
+from tests.sweep.conftest import TOY, Run, command, environment
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
@@ -47,27 +47,56 @@ def test_four_processes_share_a_study_and_take_over_what_a_dead_one_left(server:
     assert again.code == 0 and "9 done, 0 to run" in again.out, "the folder knows where its study lives"
 
 
-def test_a_server_that_goes_away_for_a_while_costs_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("away_s", [7, pytest.param(35, marks=pytest.mark.cluster)])
+def test_a_server_that_goes_away_for_a_while_costs_nothing(away_s: float, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
         import pgserver
 
         server = pgserver.get_server(f"{folder}/data")
         address = server.get_uri().replace(":@", "@")
-        worker = start(tmp_path, f'study.storage="{address}"', "search.n_trials=3", "behave=pause", "when=1")
+        words = [f'study.storage="{address}"', "study.heartbeat_seconds=1", "search.n_trials=3"]
+        workers = [start(tmp_path, *words, "behave=pause", "when=1") for _ in range(2)]
         end = time.monotonic() + 150
         while not (tmp_path / "multirun" / "toy" / "0001" / "seen").exists() and time.monotonic() < end:
             time.sleep(0.05)
         server.cleanup()
-        time.sleep(7)  # longer than the job's pause: it ends while the server is away
+        time.sleep(away_s)  # longer than the job's pause, which ends meanwhile, and than a trial may be silent
         server = pgserver.get_server(f"{folder}/data")
-        said = worker.communicate(timeout=150)[0]
-        assert worker.returncode == 0, said
+        said = [worker.communicate(timeout=200)[0] for worker in workers]
+        assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)
         study = load_study(tmp_path / "multirun" / "toy")
         assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
         ran = [(tmp_path / "multirun" / "toy" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(3)]
-        assert ran == [1, 1, 1]
+        assert ran == [1, 1, 1], "none was taken for left while nobody could show that he lives"
         server.cleanup()
+
+
+# Ends every connection of the server when a trial has just been taken, the one that holds the lock among them.
+BREAK = """
+import runpy, sys
+import optuna, psycopg
+real, calls = optuna.Study.ask, [0]
+def breaking(self, *args, **kwargs):
+    trial = real(self, *args, **kwargs)
+    calls[0] += 1
+    if calls[0] == 2:
+        with psycopg.connect({address!r}, autocommit=True) as own:
+            own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    return trial
+optuna.Study.ask = breaking
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_server_that_breaks_off_in_the_middle_of_something_is_asked_again(server: str, tmp_path: Path) -> None:
+    words = [f'study.storage="{server}"', "study.name=broken", "study.heartbeat_seconds=1", "search.n_trials=3"]
+    ran = command("-c", BREAK.format(address=server, argv=[str(TOY), "-m", *words]), cwd=tmp_path)
+    assert ran.code == 0, ran.text
+    assert "It is back, and the study goes on." in " ".join(ran.out.split())
+    study = load_study(tmp_path / "multirun" / "broken")
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(server: str) -> None:
@@ -85,8 +114,9 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(server: str) -> None:
     ("address", "parts"),
     [
         ("postgresql://me:s3cret@host/db", ("holds a password", "PGPASSWORD")),
+        ("postgresql://me@host/db?password=s3cret", ("holds a password", "PGPASSWORD")),
         ("mysql+nodriver://me@host/db", ("is not installed", "stylesweep[mysql]")),
-        ("postgresql+nodriver://me@host/db", ("is not installed", "stylesweep[postgres]")),
+        ("postgresql+nodriver://me@host/db", ("is not installed", "stylesweep[postgres]", "without +nodriver")),
         ("sqlite:///x.db", ("PostgreSQL or MySQL",)),
         ("nonsense", ("postgresql://user@host/database",)),
     ],

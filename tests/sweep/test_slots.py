@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweep.progress import SweepProgress
+from sweep.settings import SearchSettings
 from sweep.slots import cards
 from sweep.study import load_study
 from tests.sweep.conftest import TOY, Run, environment
@@ -95,6 +98,17 @@ def test_a_launcher_that_cannot_start_jobs_is_a_fault_of_the_input(toy: Run, tmp
     ran = toy("hydra/launcher=submitit_slurm", "search.n_trials=2")
     assert ran.code != 0 and "`hydra/launcher` could not start the job" in ran.text
     assert [t.state for t in trials(tmp_path)] == [TrialState.RUNNING], "and is continued where there is a cluster"
+
+
+@pytest.mark.parametrize(("slots", "left"), [(1, "8 min"), (4, "2 min")])
+def test_the_time_that_is_left_is_shared_by_what_runs_at_once(
+    slots: int, left: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = optuna.create_study(directions=["maximize"] * 2)
+    study.add_trial(create_trial(values=[0.5, 0.5], user_attrs={"seconds": 60.0}))
+    progress = SweepProgress(SearchSettings(n_trials=9), Path("multirun"), slots)
+    progress.begin(study.ask(), study.get_trials())
+    assert f"trial 2 of 9 (0001), about {left} left" in capsys.readouterr().out
 
 
 def test_the_cards_of_a_machine_are_those_that_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,11 +143,13 @@ def test_a_trial_that_takes_too_long_is_given_up_and_the_study_goes_on(toy: Run,
 
 
 def test_a_plain_hydra_sweep_runs_every_combination_once_in_its_order(toy: Run, tmp_path: Path) -> None:
-    ran = toy("colour=red,blue", "n=1,2,3")
+    ran = toy("colour=red,blue", "n=1,2,3", "rungs=true", "search.stopping=always")
     assert ran.code == 0, ran.text
+    assert all(trial.state == TrialState.COMPLETE for trial in trials(tmp_path)), "none of what was listed is stopped"
+    assert "1/9 of the budget: style +1.00, composition +1.00 (6 trials), off" in ran.out
     assert params(tmp_path) == [{"colour": c, "n": n} for c in ("red", "blue") for n in (1, 2, 3)]
     assert "6 trials" in ran.out and "Pareto front" in ran.out
-    again = toy("colour=red,blue", "n=1,2,3")
+    again = toy("colour=red,blue", "n=1,2,3", "rungs=true", "search.stopping=always")
     assert "6 done, 0 to run" in again.out, again.text
 
 
@@ -161,6 +163,17 @@ def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(toy: Run,
     assert len(trials(tmp_path)) == 6
 
 
+def test_a_study_ends_when_its_front_stands_still_and_when_its_time_is_up(toy: Run, tmp_path: Path) -> None:
+    words = ["x=0.5", "n=choice(4,3,2,1)", "search.params={}", "search.sampler=grid", "search.n_trials=4"]
+    still = toy(*words, "search.seed=1", "search.patience=1")  # the best comes first
+    assert still.code == 0, still.text
+    assert [p["n"] for p in params(tmp_path)] == [4, 3]
+    assert "the front has not grown in search.patience=1 trials" in " ".join(still.out.split())
+    late = toy(*words, "search.seed=1", "search.study_seconds=0.001")
+    assert late.code == 0, late.text
+    assert "time is up (search.study_seconds=0.001)" in late.out and len(trials(tmp_path)) == 2
+
+
 def test_a_conditional_parameter_is_drawn_where_it_means_something_and_rules_are_kept(toy: Run, tmp_path: Path) -> None:
     words = ["colour=choice(red,blue)", "n=range(0,6)", "x=interval(0,1)", "search.n_trials=12", "search.startup=4"]
     ran = toy(*words, '+search.when={x: "colour == blue"}', 'search.rules=["n != 3 or colour == blue"]')
@@ -171,6 +184,34 @@ def test_a_conditional_parameter_is_drawn_where_it_means_something_and_rules_are
     assert not any(p["n"] == 3 and p["colour"] == "red" for p in found)
     changed = toy(*words, '+search.when={x: "colour == red"}')
     assert "search.when.x: was colour == blue, is now colour == red" in changed.err
+
+
+# Counts how often the whole study is read.
+COUNT = """
+import runpy, sys
+from optuna.storages._cached_storage import _CachedStorage
+real, reads = _CachedStorage.get_all_trials, [0]
+def counting(self, *args, **kwargs):
+    reads[0] += 1
+    return real(self, *args, **kwargs)
+_CachedStorage.get_all_trials = counting
+sys.argv = {argv!r}
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("reads", reads[0])
+"""
+
+
+def test_a_trial_reads_the_study_a_few_times_and_no_more(tmp_path: Path) -> None:
+    reads = []
+    for count in (2, 6):
+        script = COUNT.format(argv=[str(TOY), "-m", f"search.n_trials={count}", f"study.name=reads{count}"])
+        ran = command("-c", script, cwd=tmp_path)
+        assert ran.code == 0, ran.text
+        reads.append(int(ran.out.splitlines()[-1].split()[1]))
+    # Ours before and after, ask's, the sampler's, and those of the toy's own job, which opens the study by itself.
+    assert (reads[1] - reads[0]) / 4 <= 6, reads
 
 
 def test_the_best_trial_is_an_experiment_that_runs(toy: Run, tmp_path: Path) -> None:
