@@ -165,9 +165,23 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
     else:
         for name, (down, up) in read_lora(lora, base.family).items():
             linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
-            layers[name] = LoraLinear(linear, down.float().to(base.device), up.float().to(base.device), strength)
+            down, up = down.float().to(base.device), up.float().to(base.device)
+            merged = base.device.type == "cpu" and base.dtype == torch.float32 and type(linear) is nn.Linear
+            layers[name] = _merged(linear, down, up, strength) if merged else LoraLinear(linear, down, up, strength)
     with plugged_in(base.transformer, layers):
         yield
+
+
+@torch.no_grad()
+def _merged(linear: nn.Linear, down: Tensor, up: Tensor, strength: float) -> nn.Linear:
+    """A layer of its own that holds the sum: a tenth faster on a CPU, where small products cost more than they compute.
+
+    Not in bfloat16, where a small LoRA would be rounded away, and not on a card, whose memory it might not fit.
+    """
+    layer = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+    layer.weight = nn.Parameter(torch.addmm(linear.weight, up, down, alpha=strength), requires_grad=False)
+    layer.bias = linear.bias
+    return layer
 
 
 def _linear(base: FluxBase, name: str, shape: tuple[int, int], lora: Path) -> nn.Module:
