@@ -87,7 +87,7 @@ def train(
         cache: shared by any number of trainings.
         held_out: pictures that the validation loss is read on, if the settings ask for it; none: the examples.
         also_at: further steps after which a checkpoint is yielded; none of them changes the others. Left aside where
-            the budget is in seconds.
+            the budget is in seconds, and those that a relative has passed: going back would cost what it saves.
         relatives: folders of other trainings. One that differs in its budget alone is not repeated: its checkpoints up
             to this one's end are taken over, and yielded, and this one goes on from its state.
 
@@ -127,10 +127,11 @@ def train(
 
 def _checkpoints(job: _Job) -> Iterator[Checkpoint]:
     ends = checkpoint_steps(job.plan, job.settings.budget, job.settings.checkpoints)
-    ends = sorted({*ends, *(step for step in job.also_at if step < ends[-1])})
     job.folder.take_over(job.relatives, ends)
     # All that is there is yielded: a checkpoint tells the losses since the one before it.
-    ends = sorted({*ends, *(step for step in job.folder.steps() if step < ends[-1])})
+    there = job.folder.steps()
+    further = (step for step in job.also_at if step > max(there, default=0))
+    ends = sorted({*ends, *(step for step in (*there, *further) if step < ends[-1])})
     done = 0
     while done < len(ends) and (checkpoint := job.folder.read(ends[done])):
         yield checkpoint

@@ -158,6 +158,16 @@ def test_a_training_that_differs_in_its_budget_alone_is_taken_over_and_gone_on_w
     assert not trained and _equal(*_weights([again[-1], shorter[-1]]))
 
 
+def test_a_step_in_between_that_another_training_has_passed_is_not_gone_back_for(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    once = replace(SETTINGS, checkpoints=1)
+    shorter = list(run("shorter", settings=replace(once, budget=BudgetSettings(12)), also_at=[2]))
+    longer = list(run("longer", settings=once, also_at=[1, 3], relatives=[tmp_path / "shorter"]))
+    assert [each.step for each in longer[:-1]] == [each.step for each in shorter] and shorter[0].step == 2
+    assert _equal(*_weights([list(run("whole"))[-1], longer[-1]]))
+
+
 def test_only_the_newest_checkpoint_keeps_its_state(run: Callable[..., Any], tmp_path: Path) -> None:
     last = list(run())[-1]
     states = list((tmp_path / "run").rglob("state.safetensors"))
