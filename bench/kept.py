@@ -39,16 +39,16 @@ def read_row(file: Path, trials: Sequence[str]) -> Measured | None:
     """
     if not file.is_file():
         return None
-    row = Measured(**json.loads(file.read_text(encoding="utf-8")))
-    if set(row.styles) - set(trials) or (row.side != "ours, stopping" and len(row.styles) < len(trials)):
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if found["trials"] != list(trials):
         raise SystemExit(f"{file} is of other trials: choose another folder for --into, or remove it")
-    return row
+    return Measured(**found["row"])
 
 
-def write_row(file: Path, row: Measured) -> None:
+def write_row(file: Path, row: Measured, trials: Sequence[str]) -> None:
     """Keeps a side, whole or not at all."""
     draft = file.with_suffix(".part")
-    draft.write_text(json.dumps(asdict(row)), encoding="utf-8")
+    draft.write_text(json.dumps({"trials": list(trials), "row": asdict(row)}), encoding="utf-8")
     draft.replace(file)
 
 

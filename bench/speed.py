@@ -225,12 +225,13 @@ def _side(name: str, side: Side, chosen: list[Point], turn: int, into: Path | No
         return row, ""
     folder = into.absolute() / f"round{turn + 1}-{name.replace(', ', '-')}"
     kept = folder.with_suffix(".json")
-    if (done := read_row(kept, [point.name for point in chosen])) is not None:
+    names = [point.name for point in chosen]
+    if (done := read_row(kept, names)) is not None:
         return done, f"read from {kept}"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed: it is timed from its beginning
     folder.mkdir(parents=True)
     row = side(chosen, folder)
-    write_row(kept, row)
+    write_row(kept, row, names)
     return row, str(folder)
 
 

@@ -88,7 +88,7 @@ def test_a_trial_without_scores_makes_the_ratio_void_and_the_table_is_still_prin
 def test_a_side_that_is_done_is_not_run_again_and_one_of_other_trials_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "round1-ours.json"
     assert read_row(file, NAMES) is None
-    write_row(file, row("ours"))
+    write_row(file, row("ours"), NAMES)
     assert read_row(file, NAMES) == row("ours")
     with pytest.raises(SystemExit, match="of other trials"):
         read_row(file, NAMES[:-1])
