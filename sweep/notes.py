@@ -113,8 +113,10 @@ def trial_note(entry: Entry, names: list[str]) -> str:
     lines += ["", f"{values_in_words(entry, names).capitalize()}. {standing}"]
     constraints = entry.trial.constraints
     if constraints:
-        lines += ["", "| check | against its limit | says |", "|---|---|---|"]
-        lines += [f"| {name} | {_beside_limit(value)} | {_says(name, value)} |" for name, value in constraints.items()]
+        lines += ["", "| check | against its limit | verdict |", "|---|---|---|"]
+        lines += [
+            f"| {name} | {_beside_limit(value)} | {_verdict(name, value)} |" for name, value in constraints.items()
+        ]
     if entry.outcome is not None:
         lines += ["", *_candidates(entry), "", f"Again: `{command(entry)}`"]
     return "\n".join(lines)
@@ -132,10 +134,10 @@ def _what_is_gone(entry: Entry, found: Findings) -> str:
 
 
 def _beside_limit(value: float) -> str:
-    return f"{number(abs(value), 3)} {'above' if value > 0 else 'below'}"
+    return f"{number(abs(value), 3)} {'over' if value > 0 else 'under'}"
 
 
-def _says(check: str, value: float) -> str:
+def _verdict(check: str, value: float) -> str:
     return f"ruled out: {CHECKS.get(check, 'a limit of your own')}" if value > 0 else "fine"
 
 

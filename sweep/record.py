@@ -53,8 +53,12 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
         "step": best.step,
         "timings": {part: round(seconds, 1) for part, seconds in outcome.timings.items()},
         "sheet": f"{folder.name}/{outcome.sheet}",
-        # The dashboard shows them in one line that does not break; no view shows more digits than three.
-        "intervals": {key: [round(bound, 4) for bound in bounds] for key, bounds in best.intervals.items()},
+        # The dashboard shows them in one line that does not break: only what the views need, outcome.json has all.
+        "intervals": {
+            name: [round(bound, 4) for bound in best.intervals[name]]
+            for name in ("style", "composition")
+            if name in best.intervals
+        },
     }
     for key, attribute in attributes.items():
         trial.set_user_attr(key, attribute)

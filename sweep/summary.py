@@ -13,8 +13,9 @@ from rich.table import Table
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.typed import python, typed
 
-CANNOT_SAY = "These pictures come from the sandbox. What is best here is no promise for FLUX.1-dev."
+CANNOT_SAY = "From the sandbox: what is best here is no promise for FLUX.1-dev."
 
+REASONS = 6  # trials whose reasons are listed below the table
 ONE_LINE = 19  # characters of a mix that fit beside the rest at 80 columns
 
 
@@ -70,8 +71,20 @@ def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str], limit: int
         captions, mix = settings_in_words(trial)
         wrapped = mix if len(mix) <= ONE_LINE else mix.replace("+", " + ")
         what = (captions, wrapped) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
-        table.add_row(f"{trial.number:04d}", *values, why_not(trial), *what)
+        table.add_row(f"{trial.number:04d}", *values, _shortly(trial), *what)
     return table
+
+
+def _shortly(trial: FrozenTrial) -> str:
+    """Whether it counts; why it has no values has no room in a column."""
+    return {TrialState.FAIL: "failed", TrialState.PRUNED: "stopped early"}.get(trial.state) or why_not(trial)
+
+
+def reasons(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Why trials have no values, a line for each."""
+    without = [trial for trial in trials if trial.state in (TrialState.FAIL, TrialState.PRUNED)]
+    lines = [f"{trial.number:04d} {why_not(trial)}" for trial in without[:REASONS]]
+    return lines + [f"… and {len(without) - REASONS} more without values"] * (len(without) > REASONS)
 
 
 def _on_the_way(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
@@ -86,6 +99,8 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
     console.print()
     console.print(trials_table(trials, names))
+    for line in reasons(trials):
+        console.print(line)
     kept = front(trials)
     if kept:
         console.print("Pareto front (usable, no other is better in everything):")
@@ -99,7 +114,7 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     if top is not None and "lora" in top.user_attrs:
         console.print(f"Best LoRA: {typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)
         if "strength" in top.user_attrs:
-            console.print(f"  to be applied at strength {top.user_attrs['strength']}")
+            console.print(f"  to be applied at strength {top.user_attrs['strength']:g}")
     if study.user_attrs.get("sandbox"):
         console.print(CANNOT_SAY)
     if any("lora" in trial.user_attrs for trial in trials):

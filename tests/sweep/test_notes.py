@@ -37,8 +37,8 @@ def test_the_studys_note_answers_the_questions_and_names_the_feasible_best(study
 def test_a_trials_note_says_what_was_tried_and_why_it_does_not_count(study: optuna.Study, folder: Path) -> None:
     found = find(study, folder)
     notes = {entry.number: trial_note(entry, found.names) for entry in found.entries}
-    assert "| leakage | 0.200 above | ruled out: training subjects" in notes["0001"]
-    assert "Ruled out by leakage" in notes["0001"] and "| leakage | 0.050 below | fine |" in notes["0000"]
+    assert "| leakage | 0.200 over | ruled out: training subjects" in notes["0001"]
+    assert "Ruled out by leakage" in notes["0001"] and "| leakage | 0.050 under | fine |" in notes["0000"]
     assert "failed: out of memory" in notes["0002"]
     assert "| 96 | 600 | 1 | **0.7" in notes["0000"], "the candidate it stands for"
 

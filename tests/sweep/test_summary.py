@@ -1,0 +1,54 @@
+"""What a terminal of 80 columns shows before the first trial and after the last."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sweep.progress import SweepProgress
+from sweep.recipes import Recipe
+from sweep.settings import SearchSettings
+from sweep.summary import REASONS, print_summary
+from tests.sweep.made import add_failed, add_scored, new_study
+
+LONG = "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB; try memory=16gb, or a smaller mix.batch_size"
+
+
+@pytest.fixture
+def out() -> Console:
+    return Console(file=io.StringIO(), width=80, highlight=False, markup=False)
+
+
+def lines(out: Console) -> list[str]:
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue().splitlines()
+
+
+def test_the_summary_fits_80_columns_and_gives_the_reasons_below_the_table(tmp_path: Path, out: Console) -> None:
+    folder = tmp_path / "made"
+    study = new_study(folder)
+    study.set_user_attr("sandbox", True)
+    add_scored(study, folder, 0.7)
+    for _ in range(REASONS + 1):
+        add_failed(study, LONG)
+    print_summary(out, study, folder)
+    text = lines(out)
+    assert max(len(line.rstrip()) for line in text if str(tmp_path) not in line) <= 80
+    [row] = [line for line in text if line.strip().startswith("0001 ") and "–" in line]
+    assert row.split()[-1] == "failed"
+    assert any(line.startswith("0001 failed: out of memory: CUDA out of memory.") for line in text)
+    assert "… and 1 more without values" in text and "  to be applied at strength 1" in text
+    assert "From the sandbox: what is best here is no promise for FLUX.1-dev." in text
+
+
+def test_recipes_that_are_left_out_share_a_line_with_their_reason(tmp_path: Path, out: Console) -> None:
+    progress = SweepProgress(SearchSettings(), tmp_path)
+    progress.console = out
+    other = "not this study's data.path, data.references"
+    misfits = [Recipe("anatomica_v1", misfit="not this study's data.limit")]
+    progress.start(new_study(tmp_path / "made"), [*misfits, *(Recipe(f"chalk_v{i}", misfit=other) for i in (1, 2))])
+    assert lines(out)[-2:] == [
+        "  left out anatomica_v1: not this study's data.limit",
+        f"  left out chalk_v1, chalk_v2: {other}",
+    ]
