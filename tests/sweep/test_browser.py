@@ -113,6 +113,11 @@ def test_the_report_prints_within_the_page(folder: Path, look: Look) -> None:
     page.wait_for_timeout(1000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 690
     assert page.evaluate(OVERLAPS) == []
+    above = (
+        "[...document.querySelectorAll('p.question, h1')].map(e => e.getBoundingClientRect()).map(r => [r.left, r.top])"
+    )
+    question, headline = page.evaluate(above)
+    assert question[0] == headline[0] and question[1] < headline[1], "the answer stands below its question"
     assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
 
 
