@@ -166,8 +166,10 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
         for name, (down, up) in read_lora(lora, base.family).items():
             linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
             down, up = down.float().to(base.device), up.float().to(base.device)
-            merged = base.device.type == "cpu" and base.dtype == torch.float32 and type(linear) is nn.Linear
-            layers[name] = _merged(linear, down, up, strength) if merged else LoraLinear(linear, down, up, strength)
+            if type(linear) is nn.Linear and base.device.type == "cpu" and base.dtype == torch.float32:
+                layers[name] = _merged(linear, down, up, strength)
+            else:
+                layers[name] = LoraLinear(linear, down, up, strength)
     with plugged_in(base.transformer, layers):
         yield
 
