@@ -18,19 +18,19 @@ from metrics.descriptor import quantiles
 from metrics.images import equal_area, gaussian_blur, gradients, opponent, resized
 
 Floats = NDArray[np.float64]
-SANITY = ("contrast", "clipped", "grain", "colour_noise", "patch", "seam")
+SANITY = ("contrast", "clipped", "grain", "colour_noise", "patch", "seam", "exchanged")
 USUAL = 0.95  # quantile of what is normal: one odd reference or failed base image must not excuse every sample
 CELLS = 4  # a noise patch is looked for in the cells of a 4 x 4 grid
+PARTS_SIDE, PART, STEP = 64, 16, 4  # px; moved parts are looked for at this scale, squares of 16 px every 4 px
 LINES = ("contrast", "acutance", "coherence", "grain")
 
 
 @torch.inference_mode()
 def sanity_statistics(images: Sequence[Tensor], side: int) -> Floats:
-    """Return (N, 6): SANITY of pictures at the area of a square of `side` px.
+    """Return (N, 7): SANITY of pictures at the area of a square of `side` px.
 
     SD of luma; share of pixels with a channel at 0 or 1; grain and colour noise at the finest scale; how far the
-    noisiest cell of the picture stands above its median cell; how much less alike two neighbouring rows
-    or columns are than those beside them.
+    noisiest cell of the picture stands above its median cell; `_torn` along rows or columns; `_exchanged`.
 
     Both noises are Immerkaer's estimate (1996), the mean response to a mask that is blind to planes and edges. In luma
     it counts where directions are incoherent only, as hatching of 3 px answers more strongly than noise does.
@@ -47,23 +47,63 @@ def sanity_statistics(images: Sequence[Tensor], side: int) -> Floats:
         noise = answer[0] * incoherent
         cells = functional.adaptive_avg_pool2d(noise + answer[1:].mean(0), CELLS).flatten()
         patch = cells.max() - cells.median()
-        rows.append([grey.std(), clipped, noise.mean(), answer[1:].mean(), patch, max(_seam(grey), _seam(grey.mT))])
+        parts = opponent(resized([image], *equal_area(image, PARTS_SIDE)))[0]
+        moved = [max(_torn(parts), _torn(parts.mT)), _exchanged(parts[0])]
+        rows.append([grey.std(), clipped, noise.mean(), answer[1:].mean(), patch, *moved])
     return np.array(rows, dtype=np.float64)
 
 
-def _seam(grey: Tensor) -> float:
-    """Return how much less alike two neighbouring rows of (1, 1, H, W) are than the pairs of rows beside them.
+def _torn(channels: Tensor) -> float:
+    """Return how sure it is that the rows of (C, H, W) were moved sideways from some row on.
 
-    Rows are compared by correlation, smoothed along themselves so that hatching does not count; a row of one tone is
-    like its neighbours. About 0 in a picture in one piece, towards 1 where a part of it was moved along a line.
+    At a tear, two neighbouring rows are less alike than the pairs of rows beside them, and moving one sideways would
+    mend that; where a drawn thing ends, no move does. Rows are compared by correlation, smoothed along themselves so
+    that hatching does not count; a row of one tone is like its neighbours. About 0 in a picture in one piece, towards 1
+    where it is torn.
     """
-    smooth = functional.avg_pool2d(functional.pad(grey, (2, 2, 0, 0), mode="replicate"), (1, 5), 1)[0, 0]
-    centred = smooth - smooth.mean(1, keepdim=True)
-    power = centred.square().mean(1)
+    rows = functional.avg_pool2d(functional.pad(channels[None], (1, 1, 0, 0), mode="replicate"), (1, 3), 1)[0]
+    rows = rows - rows.mean(2, keepdim=True)
+    power = rows.square().mean((0, 2))
     floor = 0.1 * float(power.max()) + 1e-6
-    alike = ((centred[1:] * centred[:-1]).mean(1) + floor) / (torch.sqrt(power[1:] * power[:-1]) + floor)
-    beside = functional.pad(alike[None], (3, 3), mode="replicate")[0].unfold(0, 7, 1)
-    return float((beside[:, [0, 1, 5, 6]].mean(1) - alike).max())
+    width = rows.shape[2]
+    # twice as wide: what is moved out at one edge does not enter at the other
+    waves = torch.fft.rfft(rows, n=2 * width)
+    shared = torch.fft.irfft(waves[:, :-1].conj() * waves[:, 1:], n=2 * width).sum(0) / (width * len(rows))
+    alike = (shared + floor) / (torch.sqrt(power[1:] * power[:-1]) + floor)[:, None]  # (H - 1, moves)
+    still, half = alike[:, 0], width // 2
+    mended = torch.cat([alike[:, 1 : half + 1], alike[:, -half:]], 1).amax(1)
+    beside = functional.pad(still[None], (3, 3), mode="replicate")[0].unfold(0, 7, 1)[:, [0, 1, 5, 6]]
+    return float(((beside.mean(1) + beside.amin(1) + mended) / 3 - still).max())
+
+
+def _exchanged(grey: Tensor) -> float:
+    """Return how much smoother (H, W) luma would get at their edges if two squares in it changed places.
+
+    The most that the steps across both outlines fall by, in tones per px of an edge: below 0.5 in most pictures in one
+    piece, 1 ... 4 with parts exchanged. Absolute steps, as squared ones are mostly those of a few hard lines. Steps
+    across outlines are what jigsaw puzzles are solved by (Cho, Avidan and Freeman 2010).
+    """
+    top, left = (corners.flatten() for corners in torch.meshgrid(*map(_places, grey.shape), indexing="ij"))
+    along = torch.arange(PART)
+    edged = functional.pad(grey[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    rows, columns = top[:, None] + 1, left[:, None] + 1
+    steps = torch.zeros(len(top), len(top))  # of the part from the first place at the second
+    for down, right, exists in (
+        (-1, None, top > 0),
+        (PART, None, top + PART < grey.shape[0]),
+        (None, -1, left > 0),
+        (None, PART, left + PART < grey.shape[1]),
+    ):
+        beyond = edged[rows + (along if down is None else down), columns + (along if right is None else right)]
+        y, x = (along if by is None else min(max(by, 0), PART - 1) for by in (down, right))
+        steps += torch.cdist(edged[rows + y, columns + x], beyond, p=1) * exists
+    apart = ((top[:, None] - top).abs() >= PART) | ((left[:, None] - left).abs() >= PART)
+    own = steps.diag()
+    return max(0.0, float(((own[:, None] + own - steps - steps.T) * apart).max()) / PART)
+
+
+def _places(edge: int) -> Tensor:
+    return torch.unique(torch.cat([torch.arange(0, edge - PART + 1, STEP), torch.tensor([edge - PART])]))
 
 
 def coherence(grey: Tensor) -> Tensor:
@@ -77,15 +117,16 @@ def failure_score(statistics: Floats, normal: Floats) -> Floats:
     """Return how far each picture lies beyond what is normal, at its worst statistic; above 0 it failed.
 
     Args:
-        statistics: (N, 6) of the pictures.
-        normal: (M, 6) of references and base images.
+        statistics: (N, 7) of the pictures.
+        normal: (M, 7) of references and base images.
 
     Range: about -1 ... 10, lower is better; 0 = just tolerated, 1 = as far beyond the tolerance again.
-    Fooled by: broken anatomy or a torn layout with ordinary statistics (read composition and adherence); noise of one
-    tone in a style that is itself grain.
+    Fooled by: broken anatomy with ordinary statistics, parts exchanged along a curve or far smaller than a quarter of
+    the picture, a tear through nothing but background (read composition and adherence); noise of one tone in a style
+    that is itself grain.
     Source: facts/metrics.md 9(d), the hard sanity checks. Margins from the corruption ladder in
     tests/metrics/test_image_quality.py: a third of the least contrast; a quarter of the picture more clipped; half as
-    much noise, patchiness and seam again as all but a twentieth have.
+    much noise, patchiness, tear and exchange again as all but a twentieth have.
     """
     least = min(0.02, float(normal[:, 0].min()) / 3) + 1e-9
     flat = 1 - statistics[:, :1] / least
