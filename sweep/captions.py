@@ -91,14 +91,16 @@ def write_captions(config: Config, every: bool) -> None:
     examples = read_examples(folder)
     mine = sheet_rows(config, to_be_written=True)
     new: list[Row] = []
-    faults: list[str] = []
+    faults: dict[tuple[str, ...], str] = {}  # by the pictures: edited and subject_only lack what original lacks
     for strategy in Strategy if every else [config.captions.strategy]:
-        if every and strategy in BY_MODEL and config.captioner.kind == CaptionerKind.rules:
-            steps.say(f"{strategy}: left out, it needs a model: choose one with captioner=NAME")
+        lacks = _lacks(config, strategy, examples) if every else ""
+        if lacks:
+            steps.say(f"{strategy}: left out, {lacks}")
             continue
         rows, fault = _rows(config, settings_of(config, strategy), examples, mine, steps)
         new += rows
-        faults += [fault] if fault else []
+        if fault:
+            faults.setdefault(tuple(fault.splitlines()[1:-1]), fault)
     old = read_sheet(file)
     unknown = set(unknown_pictures(folder, old))
     originals = {
@@ -115,10 +117,22 @@ def write_captions(config: Config, every: bool) -> None:
     page.write_text(sheet.page(rows, {picture_name(example.path): example.path for example in examples}), "utf-8")
     for line in sheet.table(rows):
         steps.say(line)
+    if not sheet.encoders:
+        steps.say(f"tokens are not counted: {config.base.path} is not on this machine, and its tokenizers come with it")
     steps.say(f"sheet: {shown(file)} ({len(rows)} rows, {sum(row.edited for row in rows)} edited by hand)")
     steps.say(f"page:  {shown(page)}")
     if faults:
-        raise InputError("\n".join(faults))
+        raise InputError("\n".join(faults.values()))
+
+
+def _lacks(config: Config, strategy: Strategy, examples: Sequence[Example]) -> str:
+    """What a strategy would need to make a single caption; empty where it can."""
+    if strategy in BY_MODEL and config.captioner.kind == CaptionerKind.rules:
+        return "it needs a model: choose one with captioner=NAME"
+    tagged = bool(config.tagger.model) or any(example.tags for example in examples)
+    if strategy in (Strategy.tags, Strategy.tags_vlm) and not tagged:
+        return "no picture has tags: write NAME.tags beside them, or have them found with tagger=wd14"
+    return ""
 
 
 def _rows(

@@ -148,6 +148,8 @@ def fault_list(captioned: Captioned, settings: CaptionSettings) -> str:
         return ""
     faults = [f"{path}: {fault}" for path, fault in captioned.faults.items()]
     return (
-        list_faults(f"of {len(captioned.examples)} pictures have no caption {variant(settings)}", faults)
+        list_faults(
+            f"of {len(captioned.examples)} pictures have no caption {variant(settings)}", faults, shown=len(faults)
+        )
         + "\n  The others are kept. The same command asks for these again; or write them into the caption sheet."
     )

@@ -147,7 +147,7 @@ def missing_captions(settings: CaptionSettings, faults: list[str]) -> str:
     else:
         seen = "captions=vlm " if settings.strategy == Strategy.original else ""
         ways = f"Write NAME.txt beside each picture, or have them described: {seen}captioner=florence2, ollama, …"
-    listed = list_faults(f"captions missing for the strategy {variant(settings)}", faults)
+    listed = list_faults(f"captions missing for the strategy {variant(settings)}", faults, shown=len(faults))
     return f"{listed}\n  {ways}; or train without: captions=none, or captions=trigger captions.trigger=WORD."
 
 

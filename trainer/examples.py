@@ -162,12 +162,10 @@ def _find_masks(paths: list[Path], masks: str) -> tuple[dict[Path, Path], list[s
     return {path: by_stem[path.stem] for path in paths if path.stem in by_stem}, missing
 
 
-def list_faults(what: str, faults: list[str]) -> str:
-    """One message for many faults: their count and the first ten."""
-    rest = len(faults) - _FAULTS_SHOWN
-    return "\n  ".join(
-        [f"{len(faults)} {what}:", *faults[:_FAULTS_SHOWN], *([f"… and {rest} more"] if rest > 0 else [])]
-    )
+def list_faults(what: str, faults: list[str], *, shown: int = _FAULTS_SHOWN) -> str:
+    """One message for many faults: their count and the first ten, or as many as asked for."""
+    rest = len(faults) - shown
+    return "\n  ".join([f"{len(faults)} {what}:", *faults[:shown], *([f"… and {rest} more"] if rest > 0 else [])])
 
 
 def _read_example(path: Path, listed: tuple[str, ...], mask: Path | None) -> Example:
@@ -221,7 +219,9 @@ def _read_sidecar(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"its {path.suffix} file is not UTF-8 ({error.reason}, byte {error.start})") from error
+        raise ValueError(
+            f"its {path.suffix} file is not UTF-8, save it as that ({error.reason}, byte {error.start})"
+        ) from error
 
 
 def read_picture(path: str | Path) -> Tensor:

@@ -146,13 +146,29 @@ def test_pictures_without_captions_are_all_listed_and_can_be_written_into_the_sh
     ]
 
 
+def test_all_means_what_can_be_made_and_every_lack_is_told_once(
+    plates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        Image.new("RGB", (32, 32)).save(plates / f"bare_{number:02}.png")
+    for name in SAID:
+        (plates / f"{name}.tags").unlink()
+    with pytest.raises(InputError) as caught:
+        write_captions(config(plates, Strategy.original), every=True)
+    for number in range(12):  # each once, although edited and subject_only lack it too
+        assert str(caught.value).count(f"bare_{number:02}.txt") == 1
+    assert ".tags: no tags" not in str(caught.value)
+    assert "tags: left out, no picture has tags" in capsys.readouterr().out
+    assert {row["strategy"] for row in rows(plates)} == {"none", "trigger", "original", "edited", "subject_only"}
+
+
 def test_a_model_fills_the_sheet_and_one_that_is_down_leaves_it_as_it_was(
     plates: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with chat_server(lambda asked: Reply("a red eye")) as server:
         asked = ("captioner=endpoint", f"captioner.url={server.url}", "captioner.model=tiny", "captioner.attempts=1")
         write_captions(config(plates, Strategy.vlm, server.url), every=False)
-        assert f"model tiny at {server.url}, prompt vlm_v1" in capsys.readouterr().out
+        assert f"model tiny at {server.url}, prompt vlm_v1" in " ".join(capsys.readouterr().out.split())
         assert [row["text"] for row in rows(plates)] == ["a red eye"] * 2
         trained = with_captions(config(plates, Strategy.vlm, server.url), read_examples(plates))
         assert [example.given for example in trained] != [{}, {}]
