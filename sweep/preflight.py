@@ -24,6 +24,7 @@ from trainer.settings import BaseSettings, Group
 from trainer.targets import TargetsError
 
 GB = 1e9
+_SANDBOX = "sandbox/data/"
 # What a check depends on, its name first; and the faults it finds when it is run.
 Check = tuple[tuple[Any, ...], Iterator[str]]
 
@@ -68,7 +69,7 @@ def _checks(config: Config) -> Iterator[Check]:
     yield ("needs", config.base, config.train), _needs(config)
     yield ("layers", config.base, config.train.lora), _layers(config)
     yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
-    yield ("references", data.references), _references(data.references, config.score)
+    yield ("references", data.path, data.references), _references(data.path, data.references, config.score)
     yield ("others", config.eval.others), _others(config.eval.others)
     yield ("score", config.score), _score(config.score)
     yield ("plan", config.base.path, config.base.scale, data.path, data.limit, config.mix), _plan(config)
@@ -120,7 +121,13 @@ def _plan(config: Config) -> Iterator[str]:
         yield str(fault)
 
 
-def _references(path: str, score: ScoreSettings) -> Iterator[str]:
+def _references(pictures: str, path: str, score: ScoreSettings) -> Iterator[str]:
+    if path.startswith(_SANDBOX) and not pictures.startswith(_SANDBOX):
+        yield (
+            f"`data.references` is still the sandbox's, {path}, while `data.path` is {pictures}: set it to held-out"
+            " pictures of your style, they judge it"
+        )
+        return
     try:
         references = _read("data.references", path)
     except DatasetError as fault:

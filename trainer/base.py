@@ -8,7 +8,6 @@ anyone's back. Its identity is a hash of what is in the files.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -181,12 +180,12 @@ def _way_out(path: str, key: str, what: str) -> str:
     unneeded += ["transformer/*.safetensors"] if parts else []  # it is there as a file of its own
     skip = "".join(f" --exclude '{pattern}'" for pattern in unneeded)
     size = f" (about {known.without if parts else known.gigabytes} GB; licence {known.licence})" if known else ""
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    cache = os.environ.get("HF_HUB_CACHE")
+    from huggingface_hub import constants
+
     lines += [
         f"To fetch the weights{size}:{accept} `hf auth login` (or set HF_TOKEN) and `hf download {path}{skip}`.",
-        f"They go to HF_HOME, now {home}{f' (or HF_HUB_CACHE, now {cache})' if cache else ''};"
-        f" or set {key} to a diffusers folder.",
+        f"They go to {constants.HF_HUB_CACHE} (HF_HOME or HF_HUB_CACHE move it) and are found there; or set {key} to a"
+        " diffusers folder.",
     ]
     return "\n".join(lines)
 

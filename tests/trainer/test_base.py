@@ -16,7 +16,7 @@ from trainer.settings import BaseSettings
 
 
 def test_missing_weights_of_flux_name_licence_size_and_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BaseError) as caught:
         load_base(BaseSettings(path="black-forest-labs/FLUX.1-dev"))
     for part in ("base.path", "licence", "34 GB", "hf download black-forest-labs/FLUX.1-dev", str(tmp_path)):
