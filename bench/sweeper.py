@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -147,9 +148,10 @@ def main() -> None:
 
 def as_table(found: dict[str, dict[str, Cost]]) -> Table:
     """One row per side and clock."""
-    table = Table(
-        "ms per trial, medians", "clock", f"first {ENDS}", f"last {ENDS}", "all", "above Hydra", "last / first"
-    )
+    table = Table(title="ms per trial, medians; growth: last by first", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in ("clock", f"first {ENDS}", f"last {ENDS}", "all", "above Hydra", "growth"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, by in found.items():
         for clock, cost in by.items():
             above = cost.middle - found["Hydra alone"][clock].middle

@@ -2,19 +2,22 @@
 
 A point that was tried with the same training seed has the same values, so trying it again buys nothing: the sampler
 draws again, then chance picks among what is left, and a space in which nothing is left ends the study. All draws of a
-trial depend on (`search.seed`, its number, the attempt) alone, and a point is kept whole or not at all: a process that
-is killed in between leaves a trial that gets the same point on the next run.
+trial depend on (`search.seed`, its number, the attempt) alone, and it is begun with all that is known of it in one
+write: a process that is killed before leaves no trial, and the next one draws the same point.
 """
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, Trial
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweep.errors import InputError
 from sweep.rules import Conditions, Point
@@ -25,8 +28,23 @@ from sweep.space import Space, contains, suggest
 DRAWS = 10  # of the sampler for one trial, before chance decides
 BLIND_DRAWS = 1000  # by chance, in a space that is too large to be listed
 LISTED = 20_000  # points of a space that is gone through one by one
-DRAWN = "fixed_params"  # where Optuna keeps what an enqueued trial will be suggested
+ENQUEUED = "fixed_params"  # where Optuna keeps what an enqueued trial will be suggested
 CHANCE = 1 << 20  # an attempt that no sampler reaches
+
+
+class _Aside:
+    """A study's storage for a sampler whose trial is not in it yet: what it notes on that trial is put aside."""
+
+    def __init__(self, storage: BaseStorage, notes: dict[str, Any]) -> None:
+        self.storage = storage
+        self.notes = notes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.storage, name)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Puts it aside."""
+        self.notes[key] = value
 
 
 @dataclass(frozen=True)
@@ -51,8 +69,8 @@ class Ground:
         tried = _tried(trials)
         return all(_key(point) in tried for point in self.listed)
 
-    def settle(self, study: optuna.Study, trial: Trial, trials: Sequence[FrozenTrial]) -> Trial:
-        """Gives a trial its point, or the one it has been given already.
+    def begin(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> Trial:
+        """Begins a trial at a new point.
 
         Args:
             trials: of the study; nobody else may have begun one since they were read.
@@ -60,16 +78,25 @@ class Ground:
         Raises:
             InputError: if no point that keeps the rules could be found.
         """
-        frozen = trial._cached_frozen_trial
-        given: Point | None = frozen.system_attrs.get(DRAWN)
-        if given is None:
-            tried = _tried(other for other in trials if other.number != trial.number)
-            given, repeated = self._draw(study, frozen, tried)
-            if repeated is not None:
-                trial.set_user_attr("drawn_instead_of", repeated)
-            # At once, as a trial that gets its parameters one by one can be killed with half of them.
-            study._storage.set_trial_system_attr(frozen._trial_id, DRAWN, given)
-            trial = Trial(study, frozen._trial_id)
+        frozen = create_trial(state=TrialState.RUNNING)
+        frozen.number = len(trials)
+        notes: dict[str, Any] = {}
+        aside = copy.copy(study)
+        aside._storage = _Aside(study._storage, notes)  # type: ignore[assignment]
+        aside._thread_local.cached_all_trials = list(trials)  # so that no sampler reads them again
+        point, repeated = self._draw(aside, frozen, _tried(trials))
+        whole = create_trial(
+            state=TrialState.RUNNING,
+            params=point,
+            distributions={key: dist for key, dist in self.space.items() if key in point},
+            user_attrs={} if repeated is None else {"drawn_instead_of": repeated},
+            system_attrs=notes,
+        )
+        return Trial(study, study._storage.create_new_trial(study._study_id, whole))
+
+    def settle(self, trial: Trial) -> Trial:
+        """Gives a trial the rest of the point that it was enqueued with."""
+        given: Point = trial._cached_frozen_trial.system_attrs.get(ENQUEUED, {})
         suggest(trial, {key: dist for key, dist in self.space.items() if key in given})
         return trial
 
@@ -180,7 +207,7 @@ def _tried(trials: Iterable[FrozenTrial]) -> dict[str, int]:
     """The points of trials -> the first trial that has each."""
     found: dict[str, int] = {}
     for trial in trials:
-        found.setdefault(_key(trial.system_attrs.get(DRAWN) or trial.params), trial.number)
+        found.setdefault(_key(trial.system_attrs.get(ENQUEUED) or trial.params), trial.number)
     return found
 
 

@@ -242,14 +242,16 @@ class Driver:
                 trial.set_user_attr("reason", f"the process was killed in it {ATTEMPTS} times (out of memory?)")
                 self.progress.end(study.tell(trial, state=TrialState.FAIL), self._front(study))
                 continue
-            return field.settle(study, trial, self.seen), ""
+            return field.settle(trial), ""
         why = self._enough(field)
         if why:
             return None, why if isinstance(why, str) else ""
+        if not any(trial.state == TrialState.WAITING for trial in self.seen):
+            return field.begin(study, self.seen), ""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Heartbeat of storage")  # `Hold.alive` beats outside of `optimize`
-            trial = study.ask()
-        return field.settle(study, trial, self.seen), ""
+            trial = study.ask()  # the enqueued one
+        return field.settle(trial), ""
 
     def _enough(self, field: Ground) -> bool | str:
         """Whether no further trial is begun; the reason, where it is not simply that all have been run."""

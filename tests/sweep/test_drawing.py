@@ -31,7 +31,7 @@ def sweep(
     study = optuna.create_study(directions=["maximize"] * objectives, sampler=optuna.samplers.RandomSampler())
     field = ground(search, space, conditions)
     while len(study.trials) < trials and not field.exhausted(study.trials):
-        trial = field.settle(study, study.ask(), study.trials)
+        trial = field.begin(study, study.trials)
         x = trial.params.get("repeats", 0) / 5 + (trial.params.get("captions") == "edited")
         study.tell(trial, [math.cos(x), math.sin(x)][:objectives])
     return [trial.params for trial in study.trials]

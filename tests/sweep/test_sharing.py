@@ -75,8 +75,9 @@ def test_a_server_that_goes_away_for_a_while_costs_nothing(away_s: float, tmp_pa
 # Ends every connection of the server when a trial has just been taken, the one that holds the lock among them.
 BREAK = """
 import runpy, sys
-import optuna, psycopg
-real, calls = optuna.Study.ask, [0]
+import psycopg
+from optuna.storages import RDBStorage
+real, calls = RDBStorage._create_new_trial, [0]
 def breaking(self, *args, **kwargs):
     trial = real(self, *args, **kwargs)
     calls[0] += 1
@@ -84,7 +85,7 @@ def breaking(self, *args, **kwargs):
         with psycopg.connect({address!r}, autocommit=True) as own:
             own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
     return trial
-optuna.Study.ask = breaking
+RDBStorage._create_new_trial = breaking
 sys.argv = {argv!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -83,7 +83,6 @@ def test_a_killed_sweep_continues_and_suggests_what_it_would_have_suggested(toy:
 KILL = """
 import os, runpy, signal, sys
 from optuna import Study
-from optuna.trial import Trial
 from optuna.storages import RDBStorage
 owner, name, when = {owner}, "{name}", "{when}"
 real = getattr(owner, name)
@@ -105,8 +104,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.parametrize(
     ("owner", "name", "when"),
     [
-        ("Study", "ask", "after"),  # a trial with a number and nothing else
-        ("Trial", "suggest_int", "before"),  # a trial with one of its two parameters
+        ("RDBStorage", "_create_new_trial", "before"),
+        ("RDBStorage", "_set_trial_param_without_commit", "after"),  # the second trial with one of its two parameters
+        ("RDBStorage", "_create_new_trial", "after"),  # a trial that no job has begun
         ("Study", "tell", "before"),  # a trial that has been scored
         ("Study", "tell", "after"),
     ],
