@@ -32,6 +32,7 @@ from sweep.settings import Sampler, SearchSettings
 from sweep.space import Space
 
 NO_OPTION = re.compile("Callable|Base|dict|list|ndarray|FrozenTrial")  # what a line of text cannot be
+KINDS: dict[str, set[type]] = {"bool": {bool}, "int": {int}, "float": {int, float}, "str": {str}, "None": {type(None)}}
 OURS = {"self", "seed", "warn_independent_sampling"}
 
 
@@ -124,6 +125,9 @@ def check_sampler(search: SearchSettings, space: Space, conditions: Conditions) 
     if odd:
         has = f"it has {', '.join(known)}" if known else "it has none"
         raise InputError(f"`search.options`: the sampler {name} has no option {', '.join(odd)}; {has}")
+    wrong = [f"{o} must be {known[o]}, got {v!r}" for o, v in search.options.items() if not _is_a(v, known[o])]
+    if wrong:
+        raise InputError(f"`search.options`: of the sampler {name} {', '.join(wrong)}")
     if search.sampler == Sampler.cmaes:
         _check_cmaes(search, space, conditions)
     if search.sampler == Sampler.grid:
@@ -134,14 +138,18 @@ def check_sampler(search: SearchSettings, space: Space, conditions: Conditions) 
         raise InputError(f"`search.options`: the sampler {name} refuses them: {fault}") from fault
 
 
-def _options(sampler: Sampler) -> list[str]:
-    """Names of what can be set of a sampler in a line of text."""
+def _options(sampler: Sampler) -> dict[str, str]:
+    """What can be set of a sampler in a line of text -> its type, as Optuna writes it."""
     if sampler == Sampler.grid:
-        return []
+        return {}
     if sampler == Sampler.qmc:
-        return ["scramble"]
+        return {"scramble": "bool"}
     parameters = inspect.signature(SAMPLERS[sampler][0]).parameters.values()
-    return [p.name for p in parameters if p.name not in OURS and not NO_OPTION.search(str(p.annotation))]
+    return {p.name: p.annotation for p in parameters if p.name not in OURS and not NO_OPTION.search(str(p.annotation))}
+
+
+def _is_a(value: Any, wanted: str) -> bool:
+    return any(type(value) in KINDS[word] for word in wanted.split(" | "))
 
 
 def _check_cmaes(search: SearchSettings, space: Space, conditions: Conditions) -> None:

@@ -3,13 +3,17 @@
 Imported at every start of Hydra, `--help` included, so nothing heavy is imported here; the work is in `sweep.sweeper`.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 @dataclass
@@ -17,7 +21,6 @@ class StyleSweeperNode:
     """`hydra/sweeper=stylesweep`; its settings stand in the application's own `search` and `study`."""
 
     _target_: str = "hydra_plugins.stylesweep_sweeper.StyleSweeper"
-    _convert_: str = "object"
     search: Any = "${search}"
     study: Any = "${study}"
 
@@ -35,9 +38,24 @@ class StyleSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from sweep.sweeper import Driver
 
-        self.driver = Driver(
-            search=self.search, study=self.study, config=config, context=hydra_context, task=task_function
-        )
+        with _told_without_traceback(ValueError):
+            search: Any = OmegaConf.to_object(self.search)
+            study: Any = OmegaConf.to_object(self.study)
+        self.driver = Driver(search=search, study=study, config=config, context=hydra_context, task=task_function)
 
     def sweep(self, arguments: list[str]) -> Any:
-        return self.driver.sweep(arguments)
+        from sweep.errors import InputError
+
+        with _told_without_traceback(InputError):
+            return self.driver.sweep(arguments)
+
+
+@contextmanager
+def _told_without_traceback(wrong: type[Exception]) -> Iterator[None]:
+    """In any application what is wrong with a setting or a study is said as Hydra says what is wrong with a key."""
+    try:
+        yield
+    except wrong as fault:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        raise CompactHydraException(str(fault)) from fault

@@ -60,6 +60,7 @@ def test_cmaes_searches_numbers_with_one_objective() -> None:
         (SearchSettings(sampler=Sampler.cmaes), SPACE, "style and composition"),
         (SearchSettings(sampler=Sampler.cmaes, objectives=["style"]), SPACE, "captions"),
         (SearchSettings(options={"multivariat": True}), SPACE, "multivariate"),
+        (SearchSettings(options={"n_ei_candidates": "many"}), SPACE, "n_ei_candidates must be int, got 'many'"),
         (SearchSettings(sampler=Sampler.random, options={"x": 1}), SPACE, "it has none"),
         (SearchSettings(sampler=Sampler.nsga2, options={"population_size": 1}), SPACE, "population_size"),
     ],

@@ -331,6 +331,12 @@ def test_changed_settings_outside_the_space_are_refused_by_name(toy: Run, tmp_pa
     assert len(trials(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("word", ["search.n_trials=0", "n=range(3,3)"])
+def test_what_is_wrong_with_a_setting_is_said_in_any_application_without_a_traceback(word: str, toy: Run) -> None:
+    ran = toy(word)
+    assert ran.code != 0 and word.partition("=")[0] in ran.err and "Traceback" not in ran.err
+
+
 def test_an_unknown_choice_is_refused_before_the_first_trial(toy: Run, tmp_path: Path) -> None:
     ran = toy("n=choice(1,many)")
     assert ran.code != 0
