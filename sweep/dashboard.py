@@ -5,14 +5,17 @@ Bound to this machine only, as the dashboard has no login and can delete what it
 
 import argparse
 import sys
+from copy import copy
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import OperationalError
 
 from sweep.database import DATABASE, has_study, storage
 from sweep.errors import InputError
 from sweep.record import artifact_store
+from sweep.study import is_feasible
 from sweep.typed import complain, python
 
 
@@ -67,6 +70,28 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080)
 
 
+def _show_constraints() -> None:
+    """Has optuna-dashboard's pages tell the infeasible trials, in their charts and among the best.
+
+    Its pages know constraints as Optuna 4 wrote them, a list, and its server's Pareto front knows none; Optuna 5 writes
+    each one by its name.
+    """
+    from optuna_dashboard import _app
+    from optuna_dashboard._serializer import CONSTRAINTS_KEY
+
+    read, front = _app.get_trials, _app.get_pareto_front_trials
+
+    def with_list(trial: FrozenTrial) -> FrozenTrial:
+        if CONSTRAINTS_KEY in trial.system_attrs or not trial.constraints:
+            return trial
+        shown = copy(trial)  # the storage keeps the original
+        shown._system_attrs = {**trial.system_attrs, CONSTRAINTS_KEY: list(trial.constraints.values())}
+        return shown
+
+    _app.get_trials = lambda *place: [with_list(trial) for trial in read(*place)]
+    _app.get_pareto_front_trials = lambda trials, directions: front(list(filter(is_feasible, trials)), directions)
+
+
 def serve(folder: Path, host: str, port: int) -> None:
     """Serves until Ctrl-C.
 
@@ -75,6 +100,13 @@ def serve(folder: Path, host: str, port: int) -> None:
     """
     from optuna_dashboard import run_server
 
+    try:
+        _show_constraints()
+    except (ImportError, AttributeError) as fault:  # its own names, of 0.21
+        print(
+            f"warning: another optuna-dashboard, its pages take ruled-out trials for good ones: {fault}",
+            file=sys.stderr,
+        )
     try:
         run_server(storage(folder), host=host, port=port, artifact_store=artifact_store(folder))
     except KeyboardInterrupt:

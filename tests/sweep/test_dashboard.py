@@ -48,8 +48,12 @@ def dashboard(folder: Path) -> Iterator[str]:
 
 def test_the_dashboard_answers_on_this_machine_only(study: optuna.Study, tmp_path: Path) -> None:
     study.add_trial(create_trial(values=[0.6, 0.7]))
+    study.add_trial(create_trial(values=[0.8, 0.9], constraints={"leakage": 0.2, "lines": -0.1}))
     with dashboard(tmp_path) as address:
         assert b"made" in _fetched(f"{address}/api/studies")
+        detail = json.loads(_fetched(f"{address}/api/studies/1"))
+    assert [trial["number"] for trial in detail["best_trials"]] == [0], "1 has better values and was ruled out"
+    assert [trial["constraints"] for trial in detail["trials"]] == [[], [0.2, -0.1]], "which the charts grey out"
 
 
 def test_a_study_on_a_database_server_has_its_notes_and_pictures(server: str, tmp_path: Path) -> None:
