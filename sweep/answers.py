@@ -8,7 +8,7 @@ from pathlib import Path
 from metrics.statistics import Difference
 from sweep.effects import Effect, factor_in_words
 from sweep.findings import OBJECTIVES, Entry, Findings, unrelated
-from sweep.summary import counts_in_words
+from sweep.summary import broken_in_words, counts_in_words, nearest, study_in_words
 from sweep.typed import python, typed
 
 CHECKS = {  # constraint -> what it rules out
@@ -19,10 +19,22 @@ CHECKS = {  # constraint -> what it rules out
     "diversity": "pictures of different prompts look alike",
     "lines": "lines and contrast are neither the style's nor the base's",
 }
+CAPTIONS = {  # strategy -> what the pictures were trained with
+    "none": "no text",
+    "trigger": "the trigger word alone",
+    "original": "the text found beside the picture",
+    "tags": "booru tags without those of style",
+    "vlm": "a vision-language model's description",
+    "tags_vlm": "a vision-language model's description, with the tags at hand",
+    "edited": "the text beside the picture without its words of style, medium, technique and emotion",
+    "subject_only": "the subject and nothing else",
+}
 MEASURES = {  # objective -> what 0 and what 1 mean
     "style": ("no change", "like the references"),
     "composition": ("another layout", "the base's layout"),
 }
+
+Copied = tuple[tuple[str, str], ...]  # what to copy, each with a word on what it does
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Answer:
     question: str
     text: str
     detail: str = ""  # a second sentence: what the answer rests on
-    copied: tuple[tuple[str, str], ...] = ()  # what to copy, each with a word on what it does
+    copied: Copied = ()
 
 
 def answers(found: Findings) -> list[Answer]:
@@ -90,7 +102,8 @@ def nothing_yet(found: Findings) -> str:
     if not found.entries:
         return "No trial has run yet."
     if found.of("infeasible"):
-        return "No trial is usable. Each one was ruled out; the table says by which check, and by how much."
+        trials = [entry.trial for entry in found.of("infeasible")]
+        return f"No trial is usable. Ruled out by {'; by '.join(checks_in_words(found))}. {nearest(trials)}"
     if found.of("unfinished"):
         return "No trial has finished yet."
     reasons = dict.fromkeys(entry.verdict for entry in found.of("failed") + found.of("pruned"))
@@ -157,7 +170,20 @@ def _best(found: Findings) -> tuple[str, str]:
     applied = f", at strength {strength:g}" if strength is not None else ""
     what = recipe_in_words(top)
     text = f"Trial {top.number}{': ' + what if what else ''}{applied}."
-    return text, f"{values_in_words(top, found.names).capitalize()}; it passes every check."
+    values = f"{values_in_words(top, found.names).capitalize()}; it passes every check."
+    return text, " ".join(filter(None, (values, ruled_out_above(found))))
+
+
+def ruled_out_above(found: Findings) -> str:
+    """Which trials would come before the best one if they had passed the checks; empty without any."""
+    top = found.best
+    above = [entry for entry in found.of("infeasible") if top is not None and entry.rectangle > top.rectangle]
+    if not above:
+        return ""
+    first, more = next(iter(above[0].broken)), len(above) - 1
+    why = f"{CHECKS.get(first, 'a limit of your own')} ({first})."
+    rest = f" So {'was' if more == 1 else 'were'} {plural(more, 'other')}." if more else ""
+    return f"Trial {above[0].number} scores higher but was ruled out: {why}{rest}"
 
 
 def _by_how_much(found: Findings) -> tuple[str, str]:
@@ -184,33 +210,34 @@ def _pairs(found: Findings, one: Entry, other: Entry) -> list[tuple[str, float, 
     return list(zip(found.names, one.trial.values, other.trial.values, strict=True))
 
 
-def _how_sure(found: Findings) -> tuple[str, str]:
+def _how_sure(found: Findings) -> tuple[str, str, Copied]:
     top = found.best
     compared = [entry for entry in found.of("feasible") if entry.behind]
     if top is None:
-        return "There is nothing to be sure of yet.", ""
+        return "There is nothing to be sure of yet.", "", ()
     if found.finals is not None:
         trainings = len(found.finals.rows[0].feasible) if found.finals.rows else 0
-        return found.finals.verdict, (
-            f"From a final: {plural(len(found.finals.rows), 'recipe')}, {plural(trainings, 'new training')} of each,"
-            " scored on prompts that the search had not seen."
+        scored = "scored on prompts that the search had not seen."
+        recipes = plural(len(found.finals.rows), "recipe")
+        return (
+            found.finals.verdict,
+            f"From a final: {recipes}, {plural(trainings, 'new training')} of each, {scored}",
+            (),
         )
-    once = (
-        "Every trial was trained once. python -m sweep.finalists trains the best anew, which shows how far chance alone"
-        " moves the values."
-    )
+    again = f"{python()} -m sweep.finalists {study_in_words(found.name, found.folder)}"
+    once = "", (("each was trained once; to see what chance does, train the best anew", again),)
     if not compared and len(found.of("feasible")) > 1:
-        return "That cannot be said: without values of each picture trials cannot be compared.", once
+        return "That cannot be said: without values of each picture trials cannot be compared.", *once
     if not compared:
-        return "Not at all: one usable trial says nothing about the next one.", once
+        return "Not at all: one usable trial says nothing about the next one.", *once
     ties = [entry.number for entry in compared if entry.relation == "tie"]
     if not ties:
         ahead = f"it is clearly ahead of {'all' if len(compared) > 1 else 'the'} {plural(len(compared), 'other')}"
-        return f"On these prompts {ahead} in at least one objective.", once
+        return f"On these prompts {ahead} in at least one objective.", *once
     named = f"trial{'s' if len(ties) > 1 else ''} {', '.join(ties[:6])}{', …' if len(ties) > 6 else ''}"
     return (
         f"Not sure: {named} cannot be told from it ({len(ties)} of {len(compared)} compared). Take them as ties.",
-        once,
+        *once,
     )
 
 
@@ -270,7 +297,7 @@ def _pictures(found: Findings) -> tuple[str, str]:
     return text, f"Of the unrelated prompts' pictures, {', '.join(flaws)}." if flaws else ""
 
 
-def _get(found: Findings) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+def _get(found: Findings) -> tuple[str, str, Copied]:
     top = found.best
     if top is None or not top.trial.user_attrs.get("lora"):
         return "There is no LoRA to take yet.", "", ()
@@ -308,8 +335,7 @@ def against(entry: Entry) -> str:
     if not entry.scored:
         return entry.verdict
     if not entry.feasible:
-        broken = [f"{name} ({signed(value)} over its limit)" for name, value in entry.broken.items()]
-        return f"ruled out by {', '.join(broken)}"
+        return f"ruled out by {broken_in_words(entry.trial)}"
     said = {
         "best": "the best",
         "tie": "tie with the best",
@@ -343,3 +369,11 @@ def checks_in_words(found: Findings) -> list[str]:
         f"{name} ({plural(count, 'trial')}): {CHECKS.get(name, 'a limit of your own')}"
         for name, count in counted.items()
     ]
+
+
+def legend(found: Findings) -> list[str]:
+    """What the study's captions and mixes are called, in sentences."""
+    words = [entry.words for entry in found.entries]
+    used = [f"{name}: {meaning}" for name, meaning in CAPTIONS.items() if name in {captions for captions, _ in words}]
+    mixes = "Mix 256x2 + 512x3: in an epoch every picture is shown twice at 256 px and three times at 512 px."
+    return [*[f"Captions {'; '.join(used)}."] * bool(used), *[mixes] * any(mix for _, mix in words)]

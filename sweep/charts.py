@@ -21,7 +21,8 @@ def front_figure(found: Findings) -> "go.Figure":
     figure = go.Figure()
     infeasible, feasible = found.of("infeasible"), found.of("feasible")
     if infeasible:
-        _points(figure, infeasible, f"ruled out ({len(infeasible)})", {"symbol": "x-thin", "size": 8})
+        named = not feasible and len(infeasible) <= WITH_INTERVALS
+        _points(figure, infeasible, f"ruled out ({len(infeasible)})", {"symbol": "x-thin", "size": 8}, labels=named)
         figure.data[-1].marker.line = {"width": 1.5, "color": MUTED}
     if feasible:
         line = sorted(found.of("front"), key=lambda entry: entry.trial.values[0])

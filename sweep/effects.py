@@ -38,10 +38,8 @@ class Effect:
 
     @property
     def words(self) -> str:
-        """The level as short as it is clear: captions edited, 512 px × 3, rank 16."""
-        if self.factor.startswith(REPEATS):
-            return f"{self.factor.removeprefix(REPEATS)} px × {self.level}"
-        return f"{factor_in_words(self.factor)} {self.level}"
+        """The level as short as it is clear."""
+        return level_in_words(self.factor, self.level)
 
     @property
     def clear(self) -> bool:
@@ -54,6 +52,13 @@ def factor_in_words(factor: str) -> str:
     if factor.startswith(REPEATS):
         return f"repeats at {factor.removeprefix(REPEATS)} px"
     return factor.split(".")[-1].replace("_", " ")
+
+
+def level_in_words(factor: str, level: object) -> str:
+    """A setting at one of its values, as short as it is clear: captions edited, 512 px × 3, learning rate 0.003."""
+    if factor.startswith(REPEATS):
+        return f"{factor.removeprefix(REPEATS)} px × {level}"
+    return f"{factor_in_words(factor)} {_text(level)}"
 
 
 def effects(

@@ -1,7 +1,7 @@
 """What optuna-dashboard says of a study in words: notes of the trials and the study, charts that know feasibility.
 
-optuna-dashboard 0.21 takes no notice of constraints: its best trials and its own Pareto front count infeasible ones.
-The study's note says so and names the feasible front, and the charts added here draw it.
+optuna-dashboard 0.21 takes no notice of constraints unless `sweep.dashboard` serves it: its best trials and its own
+Pareto front count infeasible ones. The study's note says so and names the feasible front; a chart added here draws it.
 """
 
 import warnings
@@ -15,6 +15,7 @@ from sweep.answers import (
     command,
     headline,
     in_markdown,
+    legend,
     nothing_yet,
     number,
     of_another_version,
@@ -72,7 +73,7 @@ def study_note(found: Findings) -> str:
         lines += ["", of_another_version(found)]
     if nothing_yet(found) not in ("", headline(found)):
         lines += ["", nothing_yet(found).removeprefix(headline(found)).strip()]
-    if found.of("scored"):
+    if found.best is not None:
         for answer in answers(found):
             lines += ["", in_markdown(answer)]
     feasible = found.of("feasible")[:LISTED]
@@ -80,7 +81,7 @@ def study_note(found: Findings) -> str:
         lines += ["", f"| rank | trial | {' | '.join(found.names)} | what | against the best |"]
         lines += ["|---" * (4 + len(found.names)) + "|"]
         lines += [_row(entry) for entry in feasible]
-    return "\n".join([*lines, "", *LEGEND])
+    return "\n".join([*lines, "", *LEGEND, *[f"- {line}" for line in legend(found)]])
 
 
 LEGEND = [
@@ -89,8 +90,8 @@ LEGEND = [
     "- **style**: how much closer to the held-out references than the base's picture; 0 is no change, 1 as close as"
     " they are to each other. **composition**: how much of the base's layout is kept, 1 is all. Both on prompts that"
     " have nothing to do with the training pictures.",
-    "- **A trial that was ruled out does not count**, however good its values; its note says by which check. These"
-    " pages' own *best trials* and *Pareto front* do not know that; the chart *usable trials* does.",
+    "- **A trial that was ruled out does not count**, however good its values; its note says by which check. Opened"
+    " with `python -m sweep.dashboard`, these pages mark it so; optuna-dashboard by itself takes it for a good one.",
     *[f"- Ruled out by **{name}**: {meaning}." for name, meaning in CHECKS.items()],
     "- Every trial's artifacts are its contact sheet (first row without a LoRA) and its plan; the study's is its"
     " caption sheet, if one was made.",
@@ -113,7 +114,7 @@ def trial_note(entry: Entry, names: list[str]) -> str:
     lines += ["", f"{values_in_words(entry, names).capitalize()}. {standing}"]
     constraints = entry.trial.constraints
     if constraints:
-        lines += ["", "| check | against its limit | verdict |", "|---|---|---|"]
+        lines += ["", "Checks:", "", "| check | against its limit | verdict |", "|---|---|---|"]
         lines += [
             f"| {name} | {_beside_limit(value)} | {_verdict(name, value)} |" for name, value in constraints.items()
         ]
@@ -149,7 +150,8 @@ def _why(entry: Entry) -> str:
 def _candidates(entry: Entry) -> list[str]:
     """Every checkpoint at every strength; the trial stands for the one in bold."""
     assert entry.outcome is not None
-    lines = ["| step | pictures seen | strength | style | composition | usable |", "|---|---|---|---|---|---|"]
+    lines = ["What was scored of it; the trial stands for the line in bold:", ""]
+    lines += ["| step | pictures seen | strength | style | composition | usable |", "|---|---|---|---|---|---|"]
     for index, candidate in enumerate(entry.outcome.candidates):
         mark = "**" if index == entry.outcome.chosen else ""
         values = " | ".join(f"{mark}{number(value, 3)}{mark}" for value in candidate.values)

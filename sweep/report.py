@@ -25,10 +25,12 @@ from sweep.answers import (
     headline,
     in_markdown,
     interval_in_words,
+    legend,
     nothing_yet,
     number,
     of_another_version,
     recipe_in_words,
+    ruled_out_above,
     rungs_in_words,
     signed,
     state,
@@ -39,6 +41,7 @@ from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
 from sweep.progress import StepProgress, duration, shown
 from sweep.report_pictures import Album, compared, highlights, sheets, side_by_side
+from sweep.rungs import MEASURED
 from sweep.schema import Config
 from sweep.study import load_study, study_folder
 from sweep.summary import CANNOT_SAY
@@ -144,6 +147,9 @@ def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict
         "rows": _rows(found)[:LISTED],
         "hidden": max(0, len(found.of("scored")) - LISTED),
         "checks": checks_in_words(found),
+        "legend": legend(found),
+        "known_agreements": [each for each in found.agreements if each.correlation is not None],
+        "enough": MEASURED,
         "without_values": [(entry, rungs_in_words(entry, found.names)) for entry in without[:LISTED]],
         "without_values_hidden": max(0, len(without) - LISTED),
         "banner": CANNOT_SAY if found.sandbox else "",
@@ -170,6 +176,7 @@ def _drawn(found: Findings) -> dict[str, Any]:
     chart = _div(front_figure(found)) if found.of("scored") else ""
     return {
         "recipe": recipe_in_words(top) if top is not None else "",
+        "above": ruled_out_above(found),
         "measures": _bars(top, found, digits=2) if top is not None else [],
         "pairs": pairs,
         "compared": entries,
@@ -198,7 +205,7 @@ def _rows(found: Findings) -> list[Row]:
             rank=f"{entry.rank}{' =' if ranks.count(entry.rank) > 1 else ''}" if entry.rank else "–",
             values=_bars(entry, found),
             against=against(entry),
-            settings=" ".join(entry.other_settings),
+            settings=", ".join(entry.other_settings),
             rests_on=f"{entry.prompts} × 1" if entry.prompts else "?",
             took=duration(entry.trial.user_attrs["seconds"]) if "seconds" in entry.trial.user_attrs else "",
         )

@@ -1,6 +1,7 @@
 """The end of a sweep in a terminal: ranking, Pareto front, and what to type next."""
 
 import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.study import best, front, is_feasible, rectangle, why_not
-from sweep.typed import python, typed
+from sweep.typed import folded, python, typed
 
 CANNOT_SAY = "From the sandbox: what is best here is no promise for FLUX.1-dev."
 
-REASONS = 6  # trials whose reasons are listed below the table
+REASONS = 6  # different reasons that are listed below the table, and trials named for each
 ONE_LINE = 19  # characters of a mix that fit beside the rest at 80 columns
 
 
@@ -64,12 +65,13 @@ def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str], limit: int
         table.add_column(name, justify="right", no_wrap=True)
     words = any(any(settings_in_words(trial)) for trial in trials)
     columns = ("captions", "mix") if words else ("parameters",)
-    for name in ("usable", *columns):
-        table.add_column(name, overflow="fold")
+    table.add_column("usable", overflow="fold")
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=words)
     for trial in ranked(trials)[:limit]:
         values = [f"{v:.3f}" for v in trial.values] if trial.state == TrialState.COMPLETE else _on_the_way(trial, names)
         captions, mix = settings_in_words(trial)
-        wrapped = mix if len(mix) <= ONE_LINE else mix.replace("+", " + ")
+        wrapped = mix if len(mix) <= ONE_LINE else textwrap.fill(mix.replace("+", " + "), ONE_LINE)
         what = (captions, wrapped) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
         table.add_row(f"{trial.number:04d}", *values, _shortly(trial), *what)
     return table
@@ -81,10 +83,17 @@ def _shortly(trial: FrozenTrial) -> str:
 
 
 def reasons(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Why trials have no values, a line for each."""
-    without = [trial for trial in trials if trial.state in (TrialState.FAIL, TrialState.PRUNED)]
-    lines = [f"{trial.number:04d} {why_not(trial)}" for trial in without[:REASONS]]
-    return lines + [f"… and {len(without) - REASONS} more without values"] * (len(without) > REASONS)
+    """Why trials have no values, a line for each reason."""
+    told: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.state in (TrialState.FAIL, TrialState.PRUNED):
+            told.setdefault(why_not(trial), []).append(f"{trial.number:04d}")
+    lines = [
+        f"{', '.join(numbers[:REASONS])}{', …' if len(numbers) > REASONS else ''} {reason}"
+        for reason, numbers in list(told.items())[:REASONS]
+    ]
+    left = sum(map(len, list(told.values())[REASONS:]))
+    return lines + [f"… and {left} more without values"] * (left > 0)
 
 
 def _on_the_way(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
@@ -100,7 +109,7 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     console.print()
     console.print(trials_table(trials, names))
     for line in reasons(trials):
-        console.print(line)
+        console.print(folded(line, "  "), soft_wrap=True)
     kept = front(trials)
     if kept:
         console.print("Pareto front (usable, no other is better in everything):")
@@ -109,7 +118,8 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
             captions, mix = settings_in_words(trial)
             console.print(f"  {trial.number:04d}  {values}  {captions} {mix}".rstrip())
     else:
-        console.print("No trial is usable: the column `usable` says which check ruled each one out.")
+        for line in (_none_usable(trials), nearest(trials)):
+            console.print(folded(line), soft_wrap=True)
     top = best(trials)
     if top is not None and "lora" in top.user_attrs:
         console.print(f"Best LoRA: {typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)
@@ -118,16 +128,45 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     if study.user_attrs.get("sandbox"):
         console.print(CANNOT_SAY)
     if any("lora" in trial.user_attrs for trial in trials):
-        _print_next(console, study, folder)
+        _print_next(console, study, folder, finalists=bool(kept))
 
 
-def _print_next(console: Console, study: optuna.Study, folder: Path) -> None:
-    name = shlex.quote(study.study_name)
+def _none_usable(trials: Sequence[FrozenTrial]) -> str:
+    if any(trial.state == TrialState.COMPLETE for trial in trials):
+        return "No trial is usable: the column `usable` says which check ruled each one out."
+    return "No trial was scored."
+
+
+def nearest(trials: Sequence[FrozenTrial]) -> str:
+    """Which ruled-out trial broke its limits by the least; empty where none has values."""
+    scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not scored:
+        return ""
+    trial = min(scored, key=_over)
+    return f"The nearest is trial {trial.number:04d}, ruled out by {broken_in_words(trial)}."
+
+
+def _over(trial: FrozenTrial) -> float:
+    return sum(max(0.0, value) for value in trial.constraints.values())
+
+
+def broken_in_words(trial: FrozenTrial) -> str:
+    """The checks a trial did not pass, each with by how much: leakage (+0.14 over its limit)."""
+    return ", ".join(f"{name} (+{value:.2f} over its limit)" for name, value in trial.constraints.items() if value > 0)
+
+
+def study_in_words(name: str, folder: Path) -> str:
+    """What says which study on a command line: study.name=night, and where it lies unless that is multirun/."""
     where = f" study.folder={typed(folder.parent)}" if folder.parent != Path.cwd() / "multirun" else ""
+    return f"study.name={shlex.quote(name)}{where}"
+
+
+def _print_next(console: Console, study: optuna.Study, folder: Path, *, finalists: bool) -> None:
+    which = study_in_words(study.study_name, folder)
     lines = [
         f"{python()} -m sweep.dashboard {typed(folder)}",
-        f"{python()} -m sweep.report study.name={name}{where}",
-        f"{python()} -m sweep.finalists study.name={name}{where}",
+        f"{python()} -m sweep.report {which}",
+        *[f"{python()} -m sweep.finalists {which}"] * finalists,
         f"{python()} -m sweep -m data=folder data.path=MY_PICTURES \\",
         "    data.references=HELD_OUT_PICTURES base=flux1_dev",
     ]

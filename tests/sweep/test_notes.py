@@ -31,7 +31,8 @@ def study(folder: Path) -> optuna.Study:
 def test_the_studys_note_answers_the_questions_and_names_the_feasible_best(study: optuna.Study, folder: Path) -> None:
     text = study_note(find(study, folder))
     assert "**What is best?** Trial 0000" in text, "0001 has better values and was ruled out"
-    assert "do not know that" in text and "python -m sweep captions=subject_only" in text
+    assert "Trial 0001 scores higher but was ruled out: training subjects turn up" in text
+    assert "takes it for a good one" in text and "python -m sweep captions=subject_only" in text
 
 
 def test_a_trials_note_says_what_was_tried_and_why_it_does_not_count(study: optuna.Study, folder: Path) -> None:

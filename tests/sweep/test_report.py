@@ -9,10 +9,12 @@ import pyarrow.parquet
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from sweep.answers import CAPTIONS
 from sweep.findings import find
 from sweep.report import TABLE, TEXT, TYPED_TABLE, write_report
 from sweep.report_pictures import Album, sheets
 from tests.sweep.made import add_failed, add_scored, age, new_study
+from trainer.settings import Strategy
 
 
 @pytest.fixture
@@ -51,7 +53,8 @@ def test_all_failed_says_the_reasons(study: optuna.Study, folder: Path) -> None:
 def test_all_infeasible_says_what_each_broke_and_by_how_much(study: optuna.Study, folder: Path) -> None:
     add_scored(study, folder, 0.7, leakage=0.1375)
     text = page(study, folder)
-    assert "No trial is usable." in text and "by which check" in text
+    assert "No trial is usable." in text and "Ruled out by leakage (1 trial): training subjects" in text
+    assert "The nearest is trial 0000, ruled out by leakage (+0.14 over its limit)." in text
     assert "ruled out by leakage (+0.14 over its limit)" in text
 
 
@@ -75,6 +78,20 @@ def test_the_page_answers_the_six_questions(study: optuna.Study, folder: Path) -
     assert "0001/training/lora.safetensors" in text
     assert "python -m sweep captions=subject_only mix=512x3_768x2" in text, "without the study's name"
     assert "no promise for FLUX.1-dev" in text
+
+
+def test_what_captions_and_mixes_are_called_is_explained(study: optuna.Study, folder: Path) -> None:
+    assert set(CAPTIONS) == set(Strategy)
+    add_scored(study, folder, 0.7)
+    text = page(study, folder)
+    assert "Captions subject_only: the subject and nothing else." in text and "no text" not in text
+    assert "every picture is shown twice at 256 px" in text
+
+
+def test_a_searched_setting_is_named_as_one_says_it(study: optuna.Study, folder: Path) -> None:
+    rate = {"train.optimizer.learning_rate": optuna.distributions.FloatDistribution(1e-5, 1e10)}
+    study.add_trial(create_trial(state=TrialState.FAIL, params={next(iter(rate)): 3e9}, distributions=rate))
+    assert "learning rate 3e+09" in page(study, folder)
 
 
 def test_ties_share_a_rank_in_page_text_and_table(study: optuna.Study, folder: Path) -> None:

@@ -32,14 +32,27 @@ def test_the_summary_fits_80_columns_and_gives_the_reasons_below_the_table(tmp_p
     add_scored(study, folder, 0.7)
     for _ in range(REASONS + 1):
         add_failed(study, LONG)
+    for number in range(REASONS + 1):
+        add_failed(study, f"a reason of its own, {number}")
     print_summary(out, study, folder)
     text = lines(out)
     assert max(len(line.rstrip()) for line in text if str(tmp_path) not in line) <= 80
     [row] = [line for line in text if line.strip().startswith("0001 ") and "–" in line]
     assert row.split()[-1] == "failed"
-    assert any(line.startswith("0001 failed: out of memory: CUDA out of memory.") for line in text)
-    assert "… and 1 more without values" in text and "  to be applied at strength 1" in text
+    assert "  0001, 0002, 0003, 0004, 0005, 0006, … failed: out of memory: CUDA out of" in text, "one reason, one line"
+    assert "  … and 2 more without values" in text and "  to be applied at strength 1" in text
     assert "From the sandbox: what is best here is no promise for FLUX.1-dev." in text
+
+
+def test_without_a_usable_trial_the_nearest_is_named_and_no_final_proposed(tmp_path: Path, out: Console) -> None:
+    folder = tmp_path / "made"
+    study = new_study(folder)
+    for leakage in (0.3, 0.02):
+        add_scored(study, folder, 0.7, leakage=leakage)
+    print_summary(out, study, folder)
+    text = "\n".join(lines(out))
+    assert "The nearest is trial 0001, ruled out by leakage (+0.02 over its limit)." in text
+    assert "sweep.report" in text and "sweep.finalists" not in text
 
 
 def test_recipes_that_are_left_out_share_a_line_with_their_reason(tmp_path: Path, out: Console) -> None:
