@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from sweep.dashboard import find_study
+from sweep.database import address_of
 from sweep.errors import InputError
 from sweep.progress import console, duration, shown
-from sweep.study import FINISHED, best, load_study, why_not
+from sweep.study import FINISHED, best, is_held, load_study, why_not
 from sweep.summary import counts_in_words, settings_in_words, trials_table
 from sweep.typed import complain, folded
 
@@ -37,6 +38,8 @@ def print_status(folder: Path, out: Console) -> None:
         last = _last_line(folder / f"{trial.number:04d}" / LOG)
         if last:
             out.print(folded(last, "    "), soft_wrap=True)
+    if running and not address_of(folder) and not is_held(folder):
+        out.print("  no process on this machine runs this study: the sweep's command goes on with it")
     seconds = [trial.user_attrs["seconds"] for trial in done if "seconds" in trial.user_attrs]
     if seconds:
         out.print(f"  a trial takes about {duration(statistics.median(seconds))}")

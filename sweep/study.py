@@ -44,13 +44,17 @@ def load_study(folder: Path, name: str | None = None, heartbeat_seconds: int | N
     """
     if not has_study(folder):
         raise InputError(f"{folder} has no study ({DATABASE}): make one with {python()} -m sweep -m")
+    place = storage(folder, heartbeat_seconds)
     # A cheap sampler: a reader suggests nothing.
     with readable(folder):
-        return optuna.load_study(
-            study_name=name or folder.name,
-            storage=storage(folder, heartbeat_seconds),
-            sampler=optuna.samplers.RandomSampler(),
-        )
+        try:
+            return optuna.load_study(
+                study_name=name or folder.name, storage=place, sampler=optuna.samplers.RandomSampler()
+            )
+        except KeyError:  # optuna's, of a folder that was renamed
+            there = ", ".join(study.study_name for study in place.get_all_studies())
+    holds = f"the study {there}: give the folder that name again" if there else "no study yet"
+    raise InputError(f"{folder} holds {holds}")
 
 
 def live_trial(study: optuna.Study, number: int) -> Trial:
@@ -132,6 +136,17 @@ def study_lock(folder: Path) -> AbstractContextManager[None]:
         StudyBusy: if another process holds it.
     """
     return folder_lock(folder, f"the study {folder.name}", "wait for it, end it, or give this one another study.name")
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process of this machine that held the study last is still there."""
+    try:
+        os.kill(int((folder / LOCK).read_text()), 0)
+    except PermissionError:  # another person's
+        return True
+    except (OSError, ValueError):  # no such process, or no lock yet
+        return False
+    return True
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from rich.console import Console
 from sweep.dashboard import find_study
 from sweep.errors import InputError
 from sweep.status import print_status
-from sweep.study import load_study
+from sweep.study import load_study, study_lock
 from tests.sweep.made import CAPTIONS, add_failed, add_scored, new_study
 
 
@@ -34,6 +34,9 @@ def test_a_study_that_runs_shows_what_runs_and_what_is_best(tmp_path: Path) -> N
     assert "1 usable, 1 failed, 1 running" in text
     assert "best so far: 0001 (style 0.7" in text
     assert f"running {trial.number:04d} since" in text and "    train 24/600  pictures seen\n" in text
+    assert "no process on this machine runs this study" in text and "1 running" in text
+    with study_lock(folder):
+        assert "no process" not in status(folder)
     assert max(map(len, text.splitlines())) <= 80
     assert len(load_study(folder).get_trials()) == 3, "nothing was changed"
 

@@ -1,4 +1,6 @@
-"""What is best in a study: feasibility, front, rectangle, area."""
+"""What is best in a study: feasibility, front, rectangle, area; and how one is found."""
+
+from pathlib import Path
 
 import optuna
 import pytest
@@ -6,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweep.study import best, front, hypervolume, is_feasible, rectangle, why_not
+from sweep.errors import InputError
+from sweep.study import best, front, hypervolume, is_feasible, load_study, rectangle, why_not
+from tests.sweep.made import new_study
 
 unit = st.floats(0, 1)
 
@@ -64,3 +68,10 @@ def test_the_front_is_optunas_own(points: list[tuple[float, float]]) -> None:
     study = optuna.create_study(directions=["maximize"] * 2)
     study.add_trials([create_trial(values=list(point)) for point in points])
     assert {t.number for t in front(study.trials)} == {t.number for t in study.best_trials}
+
+
+def test_a_renamed_folder_is_told_its_old_name(tmp_path: Path) -> None:
+    new_study(tmp_path / "night", on_disk=True)
+    (tmp_path / "night").rename(tmp_path / "night_1")
+    with pytest.raises(InputError, match="night_1 holds the study night: give the folder that name again"):
+        load_study(tmp_path / "night_1")
