@@ -74,4 +74,4 @@ def captions_line(config: Config, examples: list[Example]) -> str:
     mine = {row.picture for row in sheet_rows(config) if row.strategy == name}
     edited = sum(picture_name(example.path) in mine for example in examples)
     by = made_by(config.captions, config.captioner, config.tagger)
-    return f"captions: {name} ({by})" + (f"; {edited} pictures edited in {sheet_file(config)}" if edited else "")
+    return f"captions {name}: {by}" + (f"; {edited} pictures edited in {sheet_file(config)}" if edited else "")

@@ -180,4 +180,5 @@ def _is_study_wide(error: BaseException) -> bool:
 def _failure(error: BaseException, *, lost: bool = False) -> Failure:
     lines = str(error).strip().splitlines() or ["no message"]
     trace = "".join(traceback.format_exception(error))
-    return Failure(f"{type(error).__name__}: {lines[0]}", trace, lost)
+    ours = type(error).__module__.partition(".")[0] in ("sweep", "trainer", "metrics")  # say what to do, by themselves
+    return Failure(lines[0] if ours else f"{type(error).__name__}: {lines[0]}", trace, lost)

@@ -76,7 +76,7 @@ class SweepProgress:
             f"\ntrial {begun} of {max(self.search.n_trials, begun)} ({trial.number:04d}){eta}"
             + (f"  recipe {recipe}" if recipe else "")
         )
-        self.console.print("  " + " ".join(f"{key}={value}" for key, value in trial.params.items()))
+        self._print(" ".join(f"{key}={value}" for key, value in trial.params.items()))
         if "drawn_instead_of" in trial.user_attrs:
             old = trial.user_attrs["drawn_instead_of"]
             self.console.print(f"  drawn instead of trial {old:04d} again, which the sampler proposed")
@@ -85,10 +85,10 @@ class SweepProgress:
         """What came of it, and what is best so far."""
         took = duration(trial.user_attrs.get("seconds", 0))
         if trial.state == TrialState.COMPLETE:
-            self.console.print(f"  {scores(self.search, trial)}, {verdict(trial)}, in {took}")
+            self._print(f"{scores(self.search, trial)}, {verdict(trial)}, in {took}")
         else:
-            self.console.print(f"  {why_not(trial)} (after {took}; the study goes on)")
-        self.console.print(f"  {best_line(self.search, on_front)}")
+            self._print(f"{why_not(trial)} (after {took}; the study goes on)")
+        self._print(best_line(self.search, on_front))
 
     def say(self, text: str) -> None:
         """A line of its own, between trials."""
@@ -108,6 +108,9 @@ class SweepProgress:
 
     def say_below(self, text: str) -> None:
         """A line under the summary."""
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         self.console.print(folded(text, "  "), soft_wrap=True)
 
 

@@ -179,7 +179,7 @@ def track_study(found: "Findings", say: Say) -> None:
     runs = found.folder / FOLDER
     if any(runs.glob("offline-run-*")):
         program = typed(Path(sys.executable).parent / "wandb") if python() != "python" else "wandb"
-        say(f"Weights & Biases, offline: {program} sync {typed(runs)}/offline-run-*")
+        say(f"Weights & Biases, offline; to upload it:\n  {program} sync {typed(runs)}/offline-run-*")
 
 
 def _on_front(outcome: Outcome, study: Path) -> bool:

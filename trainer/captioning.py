@@ -83,10 +83,12 @@ def made_by(settings: CaptionSettings, captioner: CaptionerSettings, tagger: Tag
     if asks_model(settings, captioner):
         return f"rules; where there is no sidecar, on a description by {captioner.model}"
     if settings.strategy in _REWRITTEN:
-        return "rules, no model"
+        return "rules, without a model"
     if settings.strategy == Strategy.tags:
-        return f"tagger {tagger.model}" if tagger.model else "sidecar tags"
-    return "sidecar" if settings.strategy == Strategy.original else "no words of its own"
+        return f"tagger {tagger.model}" if tagger.model else "the sidecar's tags"
+    if settings.strategy == Strategy.trigger:
+        return "the trigger word"
+    return "the sidecar's text" if settings.strategy == Strategy.original else "empty texts"
 
 
 def _ask_all(

@@ -76,7 +76,7 @@ def test_a_person_reads_corrects_reruns_and_trains_with_the_correction(
     ran = captions(plates, "captions=all", "captions.trigger=antmy")
     assert ran.code == 0, ran.text
     assert "vlm: left out, it needs a model" in ran.out
-    assert "rules, no model" in ran.out
+    assert "rules, without a model" in ran.out
     made = {(row["picture"], row["strategy"]): row for row in rows(plates)}
     assert len(made) == 12
     heart = made["plates/heart.png", "subject_only"]

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from sweep import job
-from sweep.job import TimeIsUp, _time_limit
+from sweep.errors import ImpossibleTrial
+from sweep.job import TimeIsUp, _failure, _time_limit
 
 
 def test_a_call_into_c_code_is_ended_when_it_returns() -> None:
@@ -32,3 +33,8 @@ def test_a_job_in_time_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with _time_limit(0.2):
         pass
     time.sleep(0.4)
+
+
+def test_an_error_of_ours_speaks_for_itself_and_another_is_named() -> None:
+    assert _failure(ImpossibleTrial("no side is left")).reason == "no side is left"
+    assert _failure(KeyError("x")).reason == "KeyError: 'x'"

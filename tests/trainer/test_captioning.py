@@ -219,8 +219,8 @@ def test_no_model_is_asked_about_what_a_person_wrote(plates: list[Example]) -> N
 
 def test_without_a_model_the_way_is_told_and_what_needs_one_is_refused(plates: list[Example]) -> None:
     none = CaptionerSettings()
-    assert make_captions(plates[:2], SUBJECT, none, TaggerSettings(), kept=Path("x")).by == "rules, no model"
-    assert made_by(CaptionSettings(Strategy.original), none, TaggerSettings()) == "sidecar"
+    assert make_captions(plates[:2], SUBJECT, none, TaggerSettings(), kept=Path("x")).by == "rules, without a model"
+    assert made_by(CaptionSettings(Strategy.original), none, TaggerSettings()) == "the sidecar's text"
     with pytest.raises(DatasetError, match=r"captions\.strategy=vlm.*captioner=ollama"):
         make_captions(plates, VLM, none, TaggerSettings(), kept=Path("x"))
 
