@@ -1,14 +1,19 @@
-"""The door: Hydra composes a configuration, here it becomes plain settings, and nothing behind knows Hydra.
+"""Trains a style LoRA, draws with it and scores it; with -m many of them, to find the best configuration.
 
     python -m sweep            one configuration: train, sample, score
     python -m sweep -m         a sweep: Optuna searches what `search=` names
     python -m sweep --help     what can be set
 
-`python -m sweep.plan`, `.score` and `.report` come through the same door with the same overrides. Wrong input ends
-here in one message and exit code 2; Ctrl-C in one line and exit code 130.
+Any setting below is an override, as in `python -m sweep captions=none train.lora.rank=8`; `python -m sweep.captions`,
+`.plan`, `.score`, `.report` and `.finalists` take the same ones. `.status` and `.dashboard` look at a study.
+Wrong input ends in one message and exit code 2, Ctrl-C in one line and exit code 130.
 """
 
+# The door: Hydra composes a configuration, here it becomes plain settings, and nothing behind knows Hydra.
+
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -19,16 +24,16 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.errors import ImpossibleTrial, InputError, Stopped
+from sweep.manual import nearest, print_manual, unknown_keys
 from sweep.schema import Config, register
 from sweep.typed import complain, python
 
-CONF = Path(__file__).parents[1] / "conf"
 WRONG_INPUT = 2
 INTERRUPTED = 130
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
@@ -63,7 +68,8 @@ def settings(config: DictConfig) -> Config:
         InputError: naming every rule that is broken, not the first alone.
     """
     parts: dict[str, Any] = {}
-    faults: list[str] = []
+    unknown = [key for key in unknown_keys(config) if not key.startswith("hydra")]
+    faults = [f"`{key}`: no such setting. {nearest(key)}" for key in unknown]
     for part in fields(Config):
         try:
             parts[part.name] = OmegaConf.to_object(config[part.name])
@@ -147,15 +153,19 @@ def start(
     def run(config: DictConfig) -> Any:  # Hydra asks for the file of a function; an object has none
         return job(config)
 
+    def manual(config: DictConfig) -> None:
+        print_manual(sys.modules[task.__module__].__doc__ or "", config)
+
     run.check, run.contents = job.check_all, job.contents_of  # type: ignore[attr-defined] # looked for by the sweeper
     register()
-    _prepare_words(task, keeps_folder)
+    asks_help = not {"--help", "-h"}.isdisjoint(sys.argv[1:])
+    _prepare_words(keeps_folder, asks_help)
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(run)()
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(manual if asks_help else run)()
         if job.refused is not None:
             raise job.refused
     except KeyboardInterrupt:
@@ -168,21 +178,25 @@ def start(
         sys.exit(WRONG_INPUT)
 
 
-def _prepare_words(task: Task, keeps_folder: bool) -> None:
+def _prepare_words(keeps_folder: bool, asks_help: bool) -> None:
     """Makes of the command line what Hydra is to read."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        _print_help(task)
-    if not keeps_folder:
+    # A shell expands ~ in PATH=~/x alone, not in data.path=~/x
+    words = [re.sub(r"^([\w.]+=)~(?=/|$)", lambda key: f"{key[1]}{Path.home()}", word) for word in sys.argv[1:]]
+    if asks_help:
+        words = ["--run", *(word for word in words if word not in ("--help", "-h", "--multirun", "-m", "--run", "-r"))]
+    elif not keeps_folder:
         _refuse_multirun()
-        sys.argv += NO_FOLDER
+    sys.argv[1:] = [*words, *(NO_FOLDER if asks_help or not keeps_folder else [])]
 
 
 def _take_back(folder: Path, hydras: str) -> None:
     """Removes the folder of a refused run, if Hydra's notes are all there is in it."""
     if {entry.name for entry in folder.iterdir()} <= {hydras}:
         shutil.rmtree(folder)
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+        for parent in folder.parents[:2]:  # single/ and multirun/
+            if parent == Path.cwd() or any(parent.iterdir()):
+                break
+            parent.rmdir()
 
 
 def _refuse_multirun() -> None:
@@ -191,17 +205,6 @@ def _refuse_multirun() -> None:
     if asked:
         complain(f"this command takes one configuration, without {asked[0]}; a sweep is {python()} -m sweep -m")
         sys.exit(WRONG_INPUT)
-
-
-def _print_help(task: Task) -> None:
-    """Prints what can be chosen, and has Hydra print what can be set: its own help takes five times as long."""
-    print(f"{(sys.modules[task.__module__].__doc__ or '').strip()}\n\nChoices (GROUP=NAME):")
-    for group in sorted(folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"):
-        names = ", ".join(sorted(file.stem for file in group.glob("*.yaml")))
-        if names:
-            print(f"  {group.name}: {names}")
-    print("\nSettings (KEY=VALUE) and their values with this command:\n", flush=True)
-    sys.argv[1:] = ["--cfg", "job", *(word for word in sys.argv[1:] if word not in ("--help", "-h"))]
 
 
 def _place(node: Any, number: int | None) -> Place:
@@ -215,11 +218,26 @@ def message(fault: BaseException) -> str:
     lines = [str(fault)]
     if isinstance(fault, HydraException) and isinstance(fault.__cause__, OmegaConfBaseException):
         lines.append(str(fault.__cause__))
+    if isinstance(fault, OverrideParseException):
+        lines.append(_quoted(fault.override))
+    unknown = re.search(r"Could not override '([^']+)'", str(fault))
+    if unknown is not None:
+        lines.append(nearest(unknown[1]))
     noise: tuple[str, ...] = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
+    noise += ("See https://hydra.cc/docs/1.2",)
     if "not in struct" not in str(fault.__cause__):  # only there would the + that Hydra proposes be taken
         noise += ("To append to your",)
     kept = [line.rstrip() for line in "\n".join(lines).splitlines() if not line.strip().startswith(noise)]
     return "\n".join(line for i, line in enumerate(kept) if line or (0 < i < len(kept) - 1))
+
+
+def _quoted(override: str) -> str:
+    """How to write what Hydra could not read."""
+    key, given, value = override.partition("=")
+    if not given:
+        return f"`{override}`: a setting is written KEY=VALUE, without spaces around the ="
+    quoted = shlex.quote(f'{key}="{value}"')
+    return f"If the value is meant as it stands, quote it for Hydra and for the shell: {quoted}"
 
 
 def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:

@@ -24,6 +24,7 @@ from trainer.settings import BaseSettings, Group
 from trainer.targets import TargetsError
 
 GB = 1e9
+ROOT = Path(__file__).parents[1]
 _SANDBOX = "sandbox/data/"
 # What a check depends on, its name first; and the faults it finds when it is run.
 Check = tuple[tuple[Any, ...], Iterator[str]]
@@ -58,6 +59,8 @@ def _raise_all(checks: Iterable[Check]) -> None:
         if repr(key) not in seen:
             seen.add(repr(key))
             faults += check
+    if any("sandbox/" in fault for fault in faults) and not Path(_SANDBOX).exists():
+        faults.append(f"sandbox/ is looked for in the working folder: run the command in {ROOT}, or name your own")
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
 

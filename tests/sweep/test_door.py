@@ -82,6 +82,12 @@ def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path, either: Run)
     refused(either(f"data.references={tmp_path}/empty"), "data.references", "empty")
 
 
+def test_from_another_folder_the_way_to_the_sandbox_is_told(tmp_path: Path) -> None:
+    ran = command("-m", "sweep", cwd=tmp_path)
+    refused(ran, "sandbox/weights/base", f"run the command in {ROOT}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_ones_own_folder_has_to_be_given(either: Run) -> None:
     refused(either("data=folder"), "data.path", "data.references", "data.path=MY_PICTURES")
 
@@ -98,6 +104,9 @@ def test_ones_own_folder_has_to_be_given(either: Run) -> None:
         ("train.lora.rank=0", ("rank", "at least 1", "0")),
         ("train.lora.rank=many", ("rank", "many")),
         ("captions=", ("captions",)),
+        ("+train.lora.rnak=8", ("`train.lora.rnak`: no such setting", "train.lora.rank")),
+        ("data.path=~/nowhere", (str(Path.home() / "nowhere"),)),
+        ("data.path=a=b", ("""'data.path="a=b"'""",)),
     ],
 )
 def test_an_unknown_or_impossible_setting_is_refused_soon(override: str, parts: tuple[str, ...], either: Run) -> None:
