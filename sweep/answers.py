@@ -229,7 +229,7 @@ def _how_sure(found: Findings) -> tuple[str, str, Copied]:
     if not compared and len(found.of("feasible")) > 1:
         return "That cannot be said: without values of each picture trials cannot be compared.", *once
     if not compared:
-        return "Not at all: one usable trial says nothing about the next one.", *once
+        return "Not sure at all: one training of one recipe, with nothing to compare it with.", *once
     ties = [entry.number for entry in compared if entry.relation == "tie"]
     if not ties:
         ahead = f"it is clearly ahead of {'all' if len(compared) > 1 else 'the'} {plural(len(compared), 'other')}"

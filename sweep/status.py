@@ -16,8 +16,8 @@ from sweep.dashboard import find_study
 from sweep.database import address_of
 from sweep.errors import InputError
 from sweep.progress import console, duration, shown
-from sweep.study import FINISHED, best, is_held, load_study, why_not
-from sweep.summary import counts_in_words, settings_in_words, trials_table
+from sweep.study import FINISHED, best, is_held, load_study
+from sweep.summary import counts_in_words, nearest, reasons, settings_in_words, trials_table
 from sweep.typed import complain, folded
 
 LISTED = 12  # trials in the table, best first
@@ -39,7 +39,7 @@ def print_status(folder: Path, out: Console) -> None:
         if last:
             out.print(folded(last, "    "), soft_wrap=True)
     if running and not address_of(folder) and not is_held(folder):
-        out.print("  no process on this machine runs this study: the sweep's command goes on with it")
+        out.print("  no process on this machine runs it: the sweep's command goes on with it")
     seconds = [trial.user_attrs["seconds"] for trial in done if "seconds" in trial.user_attrs]
     if seconds:
         out.print(f"  a trial takes about {duration(statistics.median(seconds))}")
@@ -51,10 +51,13 @@ def print_status(folder: Path, out: Console) -> None:
         values = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, top.values, strict=True))
         out.print(f"  best so far: {top.number:04d} ({values}): {_what(top)}")
     elif done:
-        out.print(f"  none is usable yet; the last one: {why_not(done[-1])}")
-    out.print(trials_table(done, names, limit=LISTED))
+        out.print(folded(f"none is usable yet. {nearest(done)}", "  "), soft_wrap=True)
+    if done:
+        out.print(trials_table(done, names, limit=LISTED))
     if len(done) > LISTED:
         out.print(f"  … and {len(done) - LISTED} more")
+    for line in reasons(done):
+        out.print(folded(line, "  "), soft_wrap=True)
 
 
 def _what(trial: FrozenTrial) -> str:

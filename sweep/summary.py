@@ -17,6 +17,7 @@ from sweep.typed import folded, python, typed
 CANNOT_SAY = "From the sandbox: what is best here is no promise for FLUX.1-dev."
 
 REASONS = 6  # different reasons that are listed below the table, and trials named for each
+LISTED = 60  # trials in the table, as on the report's page
 ONE_LINE = 19  # characters of a mix that fit beside the rest at 80 columns
 
 
@@ -107,7 +108,10 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     trials = study.get_trials(deepcopy=False)
     names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
     console.print()
-    console.print(trials_table(trials, names))
+    if trials:
+        console.print(trials_table(trials, names, limit=LISTED))
+    if len(trials) > LISTED:
+        console.print(f"… and {len(trials) - LISTED} more, in the report")
     for line in reasons(trials):
         console.print(folded(line, "  "), soft_wrap=True)
     kept = front(trials)
@@ -118,8 +122,7 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
             captions, mix = settings_in_words(trial)
             console.print(f"  {trial.number:04d}  {values}  {captions} {mix}".rstrip())
     else:
-        for line in (_none_usable(trials), nearest(trials)):
-            console.print(folded(line), soft_wrap=True)
+        console.print(_none_usable(trials))
     top = best(trials)
     if top is not None and "lora" in top.user_attrs:
         console.print(f"Best LoRA: {typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)
@@ -133,8 +136,8 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
 
 def _none_usable(trials: Sequence[FrozenTrial]) -> str:
     if any(trial.state == TrialState.COMPLETE for trial in trials):
-        return "No trial is usable: the column `usable` says which check ruled each one out."
-    return "No trial was scored."
+        return f"No trial is usable: the column `usable` says which check ruled each one out.\n{nearest(trials)}"
+    return "No trial was scored." if trials else "No trial has run yet."
 
 
 def nearest(trials: Sequence[FrozenTrial]) -> str:

@@ -24,7 +24,7 @@ def test_a_study_that_runs_shows_what_runs_and_what_is_best(tmp_path: Path) -> N
     study = new_study(folder, on_disk=True)
     assert "no trial has begun yet" in status(folder)
     add_failed(study, "out of memory")
-    assert "none is usable yet; the last one: failed: out of memory" in status(folder)
+    assert "none is usable yet." in status(folder) and "0000 failed: out of memory" in status(folder)
     add_scored(study, folder, 0.7)
     trial = study.ask({"captions": CAPTIONS})
     (folder / f"{trial.number:04d}").mkdir()
@@ -34,7 +34,7 @@ def test_a_study_that_runs_shows_what_runs_and_what_is_best(tmp_path: Path) -> N
     assert "1 usable, 1 failed, 1 running" in text
     assert "best so far: 0001 (style 0.7" in text
     assert f"running {trial.number:04d} since" in text and "    train 24/600  pictures seen\n" in text
-    assert "no process on this machine runs this study" in text and "1 running" in text
+    assert "no process on this machine runs it" in text and "1 running" in text
     with study_lock(folder):
         assert "no process" not in status(folder)
     assert max(map(len, text.splitlines())) <= 80
