@@ -36,6 +36,7 @@ from sweep.typed import complain, python
 
 WRONG_INPUT = 2
 INTERRUPTED = 130
+OVERRIDE = re.compile(r"~|[\w+./@]+=")
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 MISSING = {
     "data.path": "`data.path` must be given: the folder of your pictures, data.path=MY_PICTURES, each with its caption"
@@ -180,12 +181,13 @@ def start(
 
 def _prepare_words(keeps_folder: bool, asks_help: bool) -> None:
     """Makes of the command line what Hydra is to read."""
-    # A shell expands ~ in PATH=~/x alone, not in data.path=~/x
+    # A shell expands ~ in HOME=~/x but not in data.path=~/x
     words = [re.sub(r"^([\w.]+=)~(?=/|$)", lambda key: f"{key[1]}{Path.home()}", word) for word in sys.argv[1:]]
     if asks_help:
         words = ["--run", *(word for word in words if word not in ("--help", "-h", "--multirun", "-m", "--run", "-r"))]
     elif not keeps_folder:
         _refuse_multirun()
+    words.sort(key=lambda word: bool(OVERRIDE.match(word)))  # Hydra refuses those on both sides of a flag such as -m
     sys.argv[1:] = [*words, *(NO_FOLDER if asks_help or not keeps_folder else [])]
 
 

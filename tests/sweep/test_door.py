@@ -124,6 +124,10 @@ def test_an_unknown_choice_of_a_search_is_refused_before_the_first_trial(sweep: 
     assert not list(tmp_path.glob("multirun/*/0000"))
 
 
+def test_overrides_may_stand_on_both_sides_of_a_flag(sweep: Run) -> None:
+    refused(sweep("train.lora.rank=0", "-m", "captions=choice(none,edited)", "sample.steps=0"), "rank", "steps")
+
+
 def test_a_rule_broken_by_one_choice_is_refused_with_the_choice(sweep: Run) -> None:
     refused(sweep("-m", "train.lora.rank=choice(8,0)"), "train.lora.rank=0", "at least 1")
 
