@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -178,8 +177,8 @@ def track_study(found: "Findings", say: Say) -> None:
         say(f"warning: the summary is not all in Weights & Biases ({type(error).__name__}: {error}); {NONE}")
     runs = found.folder / FOLDER
     if any(runs.glob("offline-run-*")):
-        program = typed(Path(sys.executable).parent / "wandb") if python() != "python" else "wandb"
-        say(f"Weights & Biases, offline; to upload it:\n  {program} sync {typed(runs)}/offline-run-*")
+        # Not the program `wandb`: it tells the server where on this machine it lies.
+        say(f"Weights & Biases, offline; to upload it:\n  {python()} -m wandb sync {typed(runs)}/offline-run-*")
 
 
 def _on_front(outcome: Outcome, study: Path) -> bool:

@@ -77,7 +77,7 @@ def tracked_study(place: Path) -> tuple[Path, list[str]]:
 def offline_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder, [line] = tracked_study(tmp_path)
-    assert "wandb sync" in line and "offline-run-*" in line, "the command that uploads it is printed"
+    assert "python -m wandb sync" in line and "offline-run-*" in line, "the command that uploads it is printed"
     return folder
 
 
@@ -158,7 +158,7 @@ def test_with_a_login_all_of_it_reaches_the_server_and_nothing_of_the_machine(tm
 def nothing_of_this_machine(seen: Seen, place: Path) -> None:
     """Fails if the server was told of it."""
     told = [json.dumps(seen.queries), seen.streamed, *(text.decode(errors="replace") for text in seen.uploads.values())]
-    for secret in (SECRET, HOME, socket.gethostname(), str(Path.home()), str(place)):
+    for secret in (SECRET, HOME, socket.gethostname(), str(Path.home()), str(place), sys.prefix):
         word = re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)")
         assert not any(word.search(text) for text in told), secret
 
@@ -166,14 +166,15 @@ def nothing_of_this_machine(seen: Seen, place: Path) -> None:
 def test_the_printed_command_uploads_an_offline_study_with_all_its_media(
     offline_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = Path(sys.executable).parent / "wandb"
     runs = sorted(offline_study.glob("offline-run-*"))
     with wandb_server() as seen:
         made = {**environment(), "WANDB_BASE_URL": seen.address, "WANDB_API_KEY": SECRET}
         made.pop("WANDB_MODE")
         # As printed: the shell has put the runs in place of the asterisk, relative to the folder the sweep began in.
         here = [run.relative_to(Path.cwd()) for run in runs]
-        ran = subprocess.run([program, "sync", *here], env=made, capture_output=True, text=True, timeout=250)
+        ran = subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", *here], env=made, capture_output=True, text=True, timeout=250
+        )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     nothing_of_this_machine(seen, offline_study)
     for table in ("samples", "trials", "front"):
