@@ -187,6 +187,9 @@ def _prepare_words(keeps_folder: bool, asks_help: bool) -> None:
         words = ["--run", *(word for word in words if word not in ("--help", "-h", "--multirun", "-m", "--run", "-r"))]
     elif not keeps_folder:
         _refuse_multirun()
+    if other := [word for word in words if word.startswith("hydra/sweeper=") and not word.endswith("=stylesweep")]:
+        complain(f"trials live in a study, which no other sweeper keeps: leave out {other[0]}")
+        sys.exit(WRONG_INPUT)
     words.sort(key=lambda word: bool(OVERRIDE.match(word)))  # Hydra refuses those on both sides of a flag such as -m
     sys.argv[1:] = [*words, *(NO_FOLDER if asks_help or not keeps_folder else [])]
 
@@ -217,29 +220,32 @@ def message(fault: BaseException) -> str:
     """What to print of an error: Hydra's and OmegaConf's own without their inner workings."""
     if isinstance(fault, InstantiationException) and fault.__cause__ is not None:
         return message(fault.__cause__)
+    if isinstance(fault, OverrideParseException):
+        return _unreadable(fault)
     lines = [str(fault)]
     if isinstance(fault, HydraException) and isinstance(fault.__cause__, OmegaConfBaseException):
         lines.append(str(fault.__cause__))
-    if isinstance(fault, OverrideParseException):
-        lines.append(_quoted(fault.override))
     unknown = re.search(r"Could not override '([^']+)'", str(fault))
     if unknown is not None:
         lines.append(nearest(unknown[1]))
     noise: tuple[str, ...] = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
-    noise += ("See https://hydra.cc/docs/1.2",)
     if "not in struct" not in str(fault.__cause__):  # only there would the + that Hydra proposes be taken
         noise += ("To append to your",)
     kept = [line.rstrip() for line in "\n".join(lines).splitlines() if not line.strip().startswith(noise)]
     return "\n".join(line for i, line in enumerate(kept) if line or (0 < i < len(kept) - 1))
 
 
-def _quoted(override: str) -> str:
-    """How to write what Hydra could not read."""
-    key, given, value = override.partition("=")
+def _unreadable(fault: OverrideParseException) -> str:
+    """An override outside of Hydra's grammar, and how to write it."""
+    key, given, value = fault.override.partition("=")
     if not given:
-        return f"`{override}`: a setting is written KEY=VALUE, without spaces around the ="
+        return f"`{fault.override}` is no setting: one is written KEY=VALUE, without spaces around the ="
+    why = str(fault).splitlines()[0]  # a lexer's is a mark below the line, which does not outlive the folding
+    said = f"`{fault.override}` cannot be read" + ("" if "LexerNoViableAlt" in why else f": {why}")
+    if value.startswith(("[", "{")):
+        return f"{said}\nInside of [] and {{}} a text with spaces or signs stands in quotes: 'KEY=[\"a >= b\"]'"
     quoted = shlex.quote(f'{key}="{value}"')
-    return f"If the value is meant as it stands, quote it for Hydra and for the shell: {quoted}"
+    return f"{said}\nIf the value is meant as it stands, quote it for Hydra and for the shell: {quoted}"
 
 
 def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:

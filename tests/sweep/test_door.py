@@ -107,6 +107,9 @@ def test_ones_own_folder_has_to_be_given(either: Run) -> None:
         ("+train.lora.rnak=8", ("`train.lora.rnak`: no such setting", "train.lora.rank")),
         ("data.path=~/nowhere", (str(Path.home() / "nowhere"),)),
         ("data.path=a=b", ("""'data.path="a=b"'""",)),
+        ("search.rules=[a >> b]", ("`search.rules=[a >> b]` cannot be read", '["a >= b"]')),
+        ("train.lora.rank", ("`train.lora.rank` is no setting", "KEY=VALUE")),
+        ("hydra/sweeper=basic", ("leave out hydra/sweeper=basic",)),
     ],
 )
 def test_an_unknown_or_impossible_setting_is_refused_soon(override: str, parts: tuple[str, ...], either: Run) -> None:
