@@ -8,7 +8,7 @@ their own buckets and one batch size for all. What cannot be converted is said i
 import json
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweep.__main__ import settings
 from sweep.examples import with_captions
+from sweep.export_recipe import (
+    KOHYA_TIMESTEPS,
+    Recipe,
+    ai_toolkit_layers,
+    family_here,
+    kohya_layers,
+    recipe_of,
+    simpletuner_layers,
+)
 from sweep.outcome import Outcome
 from sweep.schema import Config
-from trainer.base import BaseError, find_base, step_px
+from trainer.base import Family
 from trainer.captions import caption
 from trainer.examples import DatasetError, read_examples
 from trainer.plan import PlanError, make_plan
@@ -29,23 +38,9 @@ from trainer.tokens import counter_of
 FOLDER = "export"
 PICTURES = "pictures"  # in the folder above, with the captions
 FLUX = "black-forest-labs/FLUX.1-dev"
-FLUX_STEP = 16  # px of FLUX.1 per token edge
 KOHYA = "kohya sd-scripts, ComfyUI-FluxTrainer"
-KOHYA_PLACE = f"# In sd-scripts' folder, with FLUX's weights, kohya_dataset.toml and {PICTURES}/ beside its scripts.\n"
+KOHYA_PLACE = f"# In sd-scripts' folder, with FLUX's weights, kohya_dataset.toml and {PICTURES}/ beside its scripts."
 KOHYA_STEP = 32  # sd-scripts wants bucket steps in multiples of it for FLUX
-KOHYA_TIMESTEPS = ("sigmoid", "shift", "flux_shift", "uniform")  # of the same name there
-OPTIMIZERS = {  # ours -> kohya's, ai-toolkit's, SimpleTuner's
-    "adamw": ("AdamW", "adamw", "adamw_bf16"),
-    "adamw8bit": ("AdamW8bit", "adamw8bit", "bnb-adamw8bit"),
-    "prodigy": ("Prodigy", "prodigy", "prodigy"),
-}
-CARRIED = {  # what the files below can say of a setting; anything else is noted in them
-    "mix.random_side": (False,),
-    "train.ema": (0, 0.0),
-    "train.loss": ("mse",),
-    "train.timesteps": KOHYA_TIMESTEPS,
-    "train.optimizer.name": tuple(OPTIMIZERS),
-}
 SANDBOX_NOTE = "found on the sandbox: captions, sides and repeats are meant to carry over; learning rate and steps not"
 
 
@@ -59,96 +54,25 @@ class Export:
     how: str  # the command that uses it; empty where another file's does
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What any trainer needs, in FLUX's pixels."""
-
-    name: str
-    pictures: str  # folder of pictures with captions, as written into the files
-    sides: list[tuple[int, int, int]]  # side, repeats, batch size
-    steps: int  # optimiser steps until the chosen checkpoint
-    step_px: int  # of the buckets
-    config: Mapping[str, Any]
-
-    @property
-    def sandbox(self) -> bool:
-        """Whether it was found on the sandbox's base."""
-        return bool(self.config["base"].get("scale", 1) != 1)
-
-    @property
-    def train(self) -> Mapping[str, Any]:
-        """LoRA, optimiser, timesteps, seed."""
-        return dict(self.config["train"])
-
-    @property
-    def rank(self) -> int:
-        """Of the LoRA."""
-        return int(self.train["lora"]["rank"])
-
-    @property
-    def alpha(self) -> float:
-        """Of the LoRA; equal to the rank unless set."""
-        alpha = self.train["lora"].get("alpha")
-        return float(self.rank if alpha is None else alpha)
-
-    @property
-    def optimizer(self) -> tuple[str, str, str]:
-        """Its name in kohya, ai-toolkit and SimpleTuner; AdamW for one that they do not all have."""
-        return OPTIMIZERS.get(self.train["optimizer"].get("name", "adamw"), OPTIMIZERS["adamw"])
-
-    @property
-    def left_out(self) -> list[str]:
-        """Settings that the other tools' files do not say."""
-        found = []
-        for key, carried in CARRIED.items():
-            value: Any = self.config
-            for part in key.split("."):
-                value = value.get(part, carried[0])
-            if value not in carried:
-                found.append(f"{key}={value}")
-        return found
-
-    @property
-    def accumulation(self) -> int:
-        """Batches per optimiser step."""
-        return int(self.config["mix"].get("gradient_accumulation", 1))
-
-
-def recipe_of(outcome: Outcome, name: str) -> Recipe:
-    """The recipe of an outcome's chosen checkpoint."""
-    config = outcome.config
-    mix = config["mix"]
-    sizes = {int(side): size for side, size in mix.get("batch_sizes", {}).items()}
-    sides = [
-        (int(side), int(repeats), int(sizes.get(int(side), mix["batch_size"])))
-        for side, repeats in sorted(mix["repeats"].items(), key=lambda item: int(item[0]))
-        if repeats
-    ]
-    return Recipe(name, PICTURES, sides, outcome.best.step, _bucket_step(config), config)
-
-
-def _bucket_step(config: Mapping[str, Any]) -> int:
-    """The mix's step or the base's, in FLUX's pixels."""
-    if config["mix"].get("bucket_step"):
-        return int(config["mix"]["bucket_step"])
-    try:
-        return round(step_px(find_base(config["base"]["path"])) / config["base"].get("scale", 1))
-    except (BaseError, OSError, ValueError, KeyError):
-        return FLUX_STEP
-
-
 def exports(outcome: Outcome, name: str) -> list[Export]:
     """The recipe in the words of every tool."""
     recipe = recipe_of(outcome, name)
     return [
         Export(KOHYA, "kohya_dataset.toml", kohya_dataset(recipe), "sh kohya_train.sh"),
-        Export(KOHYA, "kohya_train.sh", f"{KOHYA_PLACE}{kohya_command(recipe)}\n", ""),
+        Export(KOHYA, "kohya_train.sh", _kohya_script(recipe), ""),
         Export("ai-toolkit", "ai_toolkit.yaml", ai_toolkit(recipe), "python run.py ai_toolkit.yaml"),
         Export(
             "SimpleTuner",
             "simpletuner_config.json",
             simpletuner(recipe),
-            "put both files into config/ as config.json and multidatabackend.json, then: simpletuner train",
+            "\n".join(
+                [
+                    *_unsaid(recipe, simpletuner_layers(recipe)[1]),
+                    "mkdir -p config && cp simpletuner_config.json config/config.json",
+                    "cp simpletuner_multidatabackend.json config/multidatabackend.json",
+                    "simpletuner train",
+                ]
+            ),
         ),
         Export("SimpleTuner", "simpletuner_multidatabackend.json", simpletuner_data(recipe), ""),
     ]
@@ -156,6 +80,8 @@ def exports(outcome: Outcome, name: str) -> list[Export]:
 
 def write_exports(outcome: Outcome, name: str, out: Path) -> tuple[list[Export], str]:
     """Writes the files, and the pictures with their captions; returns the exports and what could not be written."""
+    if family_here(outcome.config) != Family.flux:
+        return [], "the files for other trainers are for FLUX.1, and this base is of another family"
     out.mkdir(parents=True, exist_ok=True)
     made = exports(outcome, name)
     for export in made:
@@ -192,7 +118,7 @@ def kohya_dataset(recipe: Recipe) -> str:
     step = recipe.step_px if recipe.step_px % KOHYA_STEP == 0 else KOHYA_STEP
     other = f"its buckets are multiples of {step} px, ours of {recipe.step_px}; mix.bucket_step={step} for the same"
     lines = [
-        *_notes(recipe),
+        *_notes(recipe, []),
         *([f"# {other}. Now: {_steps_of_both(recipe, step)}"] if step != recipe.step_px else []),
         "[general]",
         'caption_extension = ".txt"',
@@ -214,7 +140,7 @@ def kohya_dataset(recipe: Recipe) -> str:
             f"max_bucket_reso = {mix.get('max_side') or side * 2}",
             "",
             "  [[datasets.subsets]]",
-            f"  image_dir = {_toml(recipe.pictures)}",
+            f"  image_dir = {_toml(PICTURES)}",
             f"  num_repeats = {repeats}",
         ]
     return "\n".join(lines) + "\n"
@@ -235,6 +161,10 @@ def _steps_of_both(recipe: Recipe, step: int) -> str:
     )
 
 
+def _kohya_script(recipe: Recipe) -> str:
+    return "\n".join([KOHYA_PLACE, *_unsaid(recipe, kohya_layers(recipe)[1]), kohya_command(recipe)]) + "\n"
+
+
 def kohya_command(recipe: Recipe) -> str:
     """The sd-scripts command that goes with the TOML; its defaults for FLUX are not FLUX's, so all is written out."""
     train, optimizer = recipe.train, recipe.train["optimizer"]
@@ -251,6 +181,7 @@ def kohya_command(recipe: Recipe) -> str:
         "network_dim": recipe.rank,
         "network_alpha": f"{recipe.alpha:g}",
         "network_train_unet_only": True,
+        "network_args": kohya_layers(recipe)[0],
         "optimizer_type": recipe.optimizer[0],
         "learning_rate": f"{optimizer['learning_rate']:g}",
         "lr_scheduler": "constant_with_warmup",
@@ -271,7 +202,9 @@ def kohya_command(recipe: Recipe) -> str:
         "cache_latents": True,
     }
     words = ["accelerate launch --mixed_precision bf16 flux_train_network.py"]
-    words += [f"--{key}" if value is True else f"--{key} {shlex.quote(str(value))}" for key, value in options.items()]
+    for key, value in options.items():
+        given = "" if value is True else shlex.join(map(str, value if isinstance(value, list) else [value]))
+        words.append(f"--{key} {given}".rstrip())
     betas = ",".join(f"{beta:g}" for beta in optimizer.get("betas", (0.9, 0.999)))
     words.append(f"--optimizer_args weight_decay={optimizer.get('weight_decay', 0.01):g} betas={betas}")
     return " \\\n  ".join(words)
@@ -280,15 +213,16 @@ def kohya_command(recipe: Recipe) -> str:
 def ai_toolkit(recipe: Recipe) -> str:
     """The job file: one dataset per side, as its list of resolutions has one repeat count for all."""
     captions, train = recipe.config["captions"], recipe.train
+    layers, unsaid = ai_toolkit_layers(recipe)
     trigger = captions.get("trigger", "")
-    folder = {"folder_path": recipe.pictures, "caption_ext": "txt", "cache_latents_to_disk": True}
+    folder = {"folder_path": PICTURES, "caption_ext": "txt", "cache_latents_to_disk": True}
     folder |= {"caption_dropout_rate": float(captions.get("dropout", 0.0))}
     folder |= {"shuffle_tokens": bool(captions.get("shuffle_tags", False))}
     process = {
         "type": "sd_trainer",
         "training_folder": "output",
         "device": "cuda:0",
-        "network": {"type": "lora", "linear": recipe.rank, "linear_alpha": recipe.alpha},
+        "network": {"type": "lora", "linear": recipe.rank, "linear_alpha": recipe.alpha, "network_kwargs": layers},
         "save": {"dtype": "bf16", "save_every": max(1, recipe.steps // 4), "max_step_saves_to_keep": 4},
         "datasets": [{**folder, "resolution": [side], "num_repeats": repeats} for side, repeats, _ in recipe.sides],
         "train": {
@@ -321,7 +255,7 @@ def ai_toolkit(recipe: Recipe) -> str:
     # The captions hold the trigger already; a `trigger_word` would put it there twice.
     note = [f"# the trigger word {trigger} is in the captions"] if trigger else []
     job = {"job": "extension", "config": {"name": recipe.name, "process": [process]}}
-    return "\n".join([*_notes(recipe), *note]) + "\n" + OmegaConf.to_yaml(OmegaConf.create(job))
+    return "\n".join([*_notes(recipe, unsaid), *note]) + "\n" + OmegaConf.to_yaml(OmegaConf.create(job))
 
 
 def simpletuner(recipe: Recipe) -> str:
@@ -334,7 +268,7 @@ def simpletuner(recipe: Recipe) -> str:
         "--pretrained_model_name_or_path": _base_of(recipe),
         "--lora_rank": recipe.rank,
         "--lora_alpha": recipe.alpha,
-        "--flux_lora_target": "all+ffs",
+        **simpletuner_layers(recipe)[0],
         "--data_backend_config": "config/multidatabackend.json",
         "--output_dir": f"output/{recipe.name}",
         "--train_batch_size": min(size for _, _, size in recipe.sides),
@@ -367,7 +301,7 @@ def simpletuner_data(recipe: Recipe) -> str:
         {
             "id": f"side-{side}",
             "type": "local",
-            "instance_data_dir": recipe.pictures,
+            "instance_data_dir": PICTURES,
             "caption_strategy": "textfile",
             "resolution": side,
             "resolution_type": "pixel_area",
@@ -385,10 +319,14 @@ def simpletuner_data(recipe: Recipe) -> str:
     return json.dumps(backends, indent=2) + "\n"
 
 
-def _notes(recipe: Recipe) -> list[str]:
+def _unsaid(recipe: Recipe, layers: Sequence[str]) -> list[str]:
+    return [f"# not carried over: {setting}" for setting in [*recipe.left_out, *layers]]
+
+
+def _notes(recipe: Recipe, layers: Sequence[str]) -> list[str]:
     notes = [f"# {recipe.name}: the recipe that stylesweep found best; {PICTURES}/ holds pictures and captions"]
     notes += [f"# {SANDBOX_NOTE}"] * recipe.sandbox
-    return notes + [f"# not carried over: {setting}" for setting in recipe.left_out]
+    return notes + _unsaid(recipe, layers)
 
 
 def _base_of(recipe: Recipe) -> str:

@@ -11,10 +11,13 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sweep.exports import ai_toolkit, kohya_command, kohya_dataset, recipe_of, simpletuner_data, write_exports
+from sweep.export_recipe import ai_toolkit_layers, kohya_layers, recipe_of, simpletuner_layers
+from sweep.exports import ai_toolkit, exports, kohya_command, kohya_dataset, simpletuner_data, write_exports
 from tests.sweep.made import outcome
+from trainer.base import Family
 from trainer.plan import make_plan
-from trainer.settings import MixSettings
+from trainer.settings import LoraSettings, MixSettings, Targets
+from trainer.targets import layer_widths
 
 
 @dataclass(frozen=True)
@@ -124,3 +127,47 @@ def test_what_a_tool_cannot_be_told_is_said() -> None:
     recipe = recipe_of(made, "made")
     assert "# not carried over: train.ema=0.99\n" in kohya_dataset(recipe)
     assert "--optimizer_type Prodigy" in kohya_command(recipe)
+
+
+SINGLE = "single_transformer_blocks.*"
+
+
+@pytest.mark.parametrize("targets", list(Targets))
+@pytest.mark.parametrize("layers", [[], [SINGLE], ["transformer_blocks.3.*", "*.attn.to_q"]])
+def test_each_tool_is_told_the_layers_of_the_lora(targets: Targets, layers: list[str]) -> None:
+    made = outcome(0, 0.7)
+    made.config["train"]["lora"] |= {"targets": targets.value, "layers": layers}
+    recipe = recipe_of(made, "made")
+    every = layer_widths(Family.flux, 19, 38, LoraSettings())
+    wanted = set(layer_widths(Family.flux, 19, 38, LoraSettings(targets=targets, layers=layers)))
+
+    words, unsaid = ai_toolkit_layers(recipe)  # parts of names, of which one to be left out wins
+    named = {f"transformer.{name}" for name in every if not any(part in name for part in words["ignore_if_contains"])}
+    only = words.get("only_if_contains", [""])
+    assert {name for name in named if any(part in name for part in only)} == {f"transformer.{n}" for n in wanted}
+    assert unsaid == []
+
+    options, unsaid = simpletuner_layers(recipe)
+    if "--peft_lora_target_modules" in options:  # as PEFT reads it: the name or its end
+        ends = tuple(options["--peft_lora_target_modules"])
+        assert {n for n in every if n in ends or n.endswith(tuple(f".{end}" for end in ends))} == wanted
+    else:
+        assert options == {"--flux_lora_target": {"all_linear": "all+ffs", "attention": "mmdit"}[targets]}
+    assert unsaid == []
+
+
+def test_kohya_is_told_blocks_and_kinds_of_layers_and_what_it_cannot_be_told_is_said() -> None:
+    made = outcome(0, 0.7)
+    made.config["train"]["lora"]["layers"] = [SINGLE]
+    words, unsaid = kohya_layers(recipe_of(made, "made"))
+    assert words == ["img_mod_dim=0", "txt_mod_dim=0", "single_mod_dim=0", "train_double_block_indices=none"]
+    assert unsaid == []
+    made.config["train"]["lora"]["layers"] = ["transformer_blocks.3.*", "transformer_blocks.5.*"]
+    assert kohya_layers(recipe_of(made, "made"))[0][-2:] == [
+        "train_double_block_indices=3,5",
+        "train_single_block_indices=none",
+    ]
+    made.config["train"]["lora"]["layers"] = ["*.attn.to_q"]
+    [script] = [export.text for export in exports(made, "made") if export.file == "kohya_train.sh"]
+    assert "# not carried over: train.lora.layers=*.attn.to_q\n" in script
+    assert "--network_args img_mod_dim=0 txt_mod_dim=0 single_mod_dim=0 \\\n" in script
