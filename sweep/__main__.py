@@ -11,6 +11,7 @@ Wrong input ends in one message and exit code 2, Ctrl-C in one line and exit cod
 
 # The door: Hydra composes a configuration, here it becomes plain settings, and nothing behind knows Hydra.
 
+import errno
 import os
 import re
 import shlex
@@ -45,6 +46,7 @@ MISSING = {
     " data.references=HELD_OUT_PICTURES; 10 to 30 of them",
 }
 WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
+NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # of a file that is to be written
 ROOMS = ("sweep", "trainer", "metrics")
 
 
@@ -125,7 +127,8 @@ class Job:
 
     def is_refusal(self, fault: Exception) -> bool:
         """Whether this is for the person: before the task has begun everything is, later what our own rooms say."""
-        return not self.begun or type(fault).__module__.split(".")[0] in ROOMS
+        ours = type(fault).__module__.split(".")[0] in ROOMS
+        return not self.begun or ours or (isinstance(fault, OSError) and fault.errno in NO_PLACE)
 
     def check_all(self, configs: Mapping[str, DictConfig]) -> None:
         """The check of all configurations of a sweep, for the sweeper."""
@@ -222,6 +225,9 @@ def message(fault: BaseException) -> str:
         return message(fault.__cause__)
     if isinstance(fault, OverrideParseException):
         return _unreadable(fault)
+    if isinstance(fault, OSError) and fault.errno in NO_PLACE:
+        place = fault.filename or "the disk"
+        return f"{place}: {fault.strerror}. Put it right, or name another folder for the results with study.folder="
     lines = [str(fault)]
     if isinstance(fault, HydraException) and isinstance(fault.__cause__, OmegaConfBaseException):
         lines.append(str(fault.__cause__))

@@ -183,7 +183,7 @@ def run_finalists(config: Config, place: Place) -> None:
     trials = study.get_trials(deepcopy=False)
     chosen = candidates(trials, config.search.finalists.count)
     if not chosen:
-        raise InputError(f"the study {folder.name} has no feasible trial yet: there is nobody to send to a final")
+        raise InputError(f"the study {folder.name} has no usable trial yet: there is nobody to send to a final")
     out = console()
     out.print(f"finalists of {folder.name}: {', '.join(f'{t.number:04d}' for t in chosen)}")
     with study_lock(folder):
@@ -236,17 +236,18 @@ def write(found: Sequence[Finalist], folder: Path) -> Path:
 
 def table(found: Sequence[Finalist], trials: Mapping[int, FrozenTrial]) -> Table:
     """One row per finalist; fits 80 columns."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("trial", *OBJECTIVES, "searched", "feasible", "to the first"):
+    recipes = [f"{f.number:04d}  {' '.join(settings_in_words(trials[f.number]))}" for f in found]
+    made = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption="\n".join(recipes), caption_justify="left"
+    )
+    for name in ("trial", *OBJECTIVES, "searched", "usable", "to the first"):
         made.add_column(name, no_wrap=True)
-    made.add_column("recipe", overflow="fold")
     for f in found:
         values = [f"{f.values[name]:.3f}\n{f.intervals[name][0]:.2f}…{f.intervals[name][1]:.2f}" for name in OBJECTIVES]
         before = "\n".join(f"{f.searched[name]:.3f}" for name in OBJECTIVES)
         lost = "\n".join(f"{d.value:+.3f} p={d.p:.3f}" for d in f.behind.values())
         kept = f"{sum(f.feasible)} of {len(f.feasible)}"
-        recipe = " ".join(settings_in_words(trials[f.number]))
-        made.add_row(f"{f.number:04d}", *values, before, kept, f"{f.relation}\n{lost}".strip(), recipe)
+        made.add_row(f"{f.number:04d}", *values, before, kept, f"{f.relation}\n{lost}".strip())
     return made
 
 

@@ -1,5 +1,6 @@
 """Wrong input through the real command line: one message with fault and way out, and nothing has begun."""
 
+import errno
 import os
 import shutil
 import time
@@ -10,6 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from PIL import Image
 
+from sweep.__main__ import Job, message
 from sweep.settings import SearchSettings
 from sweep.study import folder_lock, load_study, open_study
 from tests.sweep.conftest import ROOT, Ran, Run, command
@@ -167,6 +169,17 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
     refused(
         either("data.path=nowhere", "base.path=/no/base", "study.min_free_gb=1e9"), "nowhere", "/no/base", "no room"
     )
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_place_that_takes_no_file_is_told_without_a_trace_at_any_time(number: int) -> None:
+    def never() -> None: ...
+
+    job = Job(never, None, None)
+    job.begun = True
+    fault = OSError(number, os.strerror(number), "multirun/x/report.md")
+    assert job.is_refusal(fault) and not job.is_refusal(OSError(errno.EIO, "torn"))
+    assert "multirun/x/report.md" in message(fault) and "study.folder=" in message(fault)
 
 
 def test_a_refused_run_leaves_no_folder_and_an_earlier_run_keeps_its_own(sweep: Run, tmp_path: Path) -> None:
