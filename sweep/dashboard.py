@@ -6,6 +6,7 @@ Bound to this machine only, as the dashboard has no login and can delete what it
 import argparse
 import sys
 from copy import copy
+from functools import partial
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
@@ -70,8 +71,8 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080)
 
 
-def _show_constraints() -> None:
-    """Has optuna-dashboard's pages tell the infeasible trials, in their charts and among the best.
+def _adapt_pages() -> None:
+    """Has optuna-dashboard's pages tell the infeasible trials, in their charts and among the best; quietly.
 
     Its pages know constraints as Optuna 4 wrote them, a list, and its server's Pareto front knows none; Optuna 5 writes
     each one by its name.
@@ -88,6 +89,7 @@ def _show_constraints() -> None:
         shown._system_attrs = {**trial.system_attrs, CONSTRAINTS_KEY: list(trial.constraints.values())}
         return shown
 
+    _app.run = partial(_app.run, quiet=True)  # else a line for every request
     _app.get_trials = lambda *place: [with_list(trial) for trial in read(*place)]
     _app.get_pareto_front_trials = lambda trials, directions: front(list(filter(is_feasible, trials)), directions)
 
@@ -101,7 +103,7 @@ def serve(folder: Path, host: str, port: int) -> None:
     from optuna_dashboard import run_server
 
     try:
-        _show_constraints()
+        _adapt_pages()
     except (ImportError, AttributeError) as fault:  # its own names, of 0.21
         print(
             f"warning: another optuna-dashboard, its pages take ruled-out trials for good ones: {fault}",

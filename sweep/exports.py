@@ -162,7 +162,7 @@ def _steps_of_both(recipe: Recipe, step: int) -> str:
 
 
 def _kohya_script(recipe: Recipe) -> str:
-    return "\n".join([KOHYA_PLACE, *_unsaid(recipe, kohya_layers(recipe)[1]), kohya_command(recipe)]) + "\n"
+    return "\n".join([KOHYA_PLACE, *_notes(recipe, kohya_layers(recipe)[1]), kohya_command(recipe)]) + "\n"
 
 
 def kohya_command(recipe: Recipe) -> str:
