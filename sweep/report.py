@@ -40,7 +40,7 @@ from sweep.effects import Effect, factor_in_words
 from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
 from sweep.progress import StepProgress, duration, shown
-from sweep.report_pictures import Album, compared, highlights, sheets, side_by_side
+from sweep.report_pictures import Album, compared, highlights, references, sheets, side_by_side
 from sweep.rungs import MEASURED
 from sweep.schema import Config
 from sweep.study import load_study, study_folder
@@ -180,6 +180,7 @@ def _drawn(found: Findings) -> dict[str, Any]:
         "measures": _bars(top, found, digits=2) if top is not None else [],
         "pairs": pairs,
         "compared": entries,
+        "references": references(found, album) if entries else [],
         "pictures": side_by_side(found, entries, album),
         "sheets": sheets(found, entries, album),
         "gone": len(album.missing),

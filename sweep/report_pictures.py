@@ -9,12 +9,14 @@ from PIL import Image, UnidentifiedImageError
 
 from sweep.findings import OBJECTIVES, Entry, Findings, unrelated
 from sweep.study import rectangle
+from trainer.examples import picture_suffixes
 
 EDGE = 256  # px, the longer edge of a sample on the page
 SHEET_EDGE = 1200  # px, the longer edge of a contact sheet
 QUALITY = 82  # JPEG
 BUDGET = 6_500_000  # bytes before base64 adds a third: with Plotly's 4.7 MB the page stays below 15 MB
 HIGHLIGHTS = 4  # prompts on the first screen
+REFERENCES = 6  # of the style, to compare by eye
 SIDE_BY_SIDE = 5  # trials next to the base
 PIXELS = 128  # a sample no larger than this is the sandbox's and is shown with its pixels
 
@@ -81,6 +83,18 @@ def highlights(found: Findings, album: Album) -> list[PromptRow]:
     chosen = [order[round(i * (len(order) - 1) / (HIGHLIGHTS - 1))] for i in range(HIGHLIGHTS)]
     rows = [_row(found, [top], index, album) for index in chosen]
     return rows if all(picture.url for row in rows for picture in row.pictures) else []
+
+
+def references(found: Findings, album: Album) -> list[Picture]:
+    """Some held-out pictures of the style, evenly among all; none where their folder is not on this machine."""
+    known = next((entry.outcome for entry in found.entries if entry.outcome is not None), None)
+    folder = Path(str(known.config.get("data", {}).get("references", ""))) if known is not None else Path()
+    if known is None or not folder.is_dir():
+        return []
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in picture_suffixes())
+    count = min(REFERENCES, len(files))
+    chosen = [files[i * len(files) // count] for i in range(count)]
+    return [picture for file in chosen if (picture := album.pack(file, f"Reference {file.name}")).url]
 
 
 def compared(found: Findings) -> list[Entry]:

@@ -8,6 +8,7 @@ import optuna
 import pyarrow.parquet
 import pytest
 from optuna.trial import TrialState, create_trial
+from PIL import Image
 
 from sweep.answers import CAPTIONS
 from sweep.findings import find
@@ -124,6 +125,20 @@ def test_the_page_needs_no_network_and_stays_small(study: optuna.Study, folder: 
     assert "<script src=" not in text and 'rel="stylesheet"' not in text
     assert text.count('class="pixels">') == 16 + 8, "eight prompts without and with the LoRA, four of them on top"
     assert len(text.encode()) < 15e6
+
+
+def test_references_show_what_the_style_is(
+    study: optuna.Study, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    add_scored(study, folder, 0.7)
+    assert "The style: references" not in page(study, folder), "they are on another machine"
+    (tmp_path / "references").mkdir()
+    for index in range(9):
+        Image.new("RGB", (64, 64), (index, 0, 0)).save(tmp_path / "references" / f"{index}.png")
+    text = page(study, folder)
+    assert "The style: references" in text
+    assert [name for name in range(9) if f'alt="Reference {name}.png"' in text] == [0, 1, 3, 4, 6, 7]
 
 
 def test_pictures_that_were_deleted_are_counted_and_left_out(study: optuna.Study, folder: Path) -> None:
