@@ -43,7 +43,9 @@ def load_study(folder: Path, name: str | None = None, heartbeat_seconds: int | N
         InputError: if the folder has no study.
     """
     if not has_study(folder):
-        raise InputError(f"{folder} has no study ({DATABASE}): make one with {python()} -m sweep -m")
+        others = [f"study.name={other.name}" for other in sorted(folder.parent.glob("*")) if has_study(other)]
+        known = f"; there are {', '.join(others)}" if others else ""
+        raise InputError(f"{folder} has no study ({DATABASE}): make one with {python()} -m sweep -m{known}")
     place = storage(folder, heartbeat_seconds)
     # A cheap sampler: a reader suggests nothing.
     with readable(folder):

@@ -38,4 +38,5 @@ def folded(text: str, indent: str = "") -> str:
 
 def complain(fault: object) -> None:
     """Prints what a person has to put right."""
-    print(folded(f"error: {fault}"), file=sys.stderr)
+    glued = folded(f"error:\N{NO-BREAK SPACE}{fault}")  # a long path must not leave "error:" alone on its line
+    print(glued.replace("\N{NO-BREAK SPACE}", " ", 1), file=sys.stderr)
