@@ -243,7 +243,7 @@ def _how_sure(found: Findings) -> tuple[str, str, Copied]:
 
 def _factor(found: Findings) -> tuple[str, str]:
     if not found.effects:
-        return "Too few scored trials to tell: factors are compared from four on.", ""
+        return "Too few trials have values to tell what each setting did.", ""
     clear = sorted(
         ((outcome, effect) for outcome, list_ in found.effects.items() for effect in list_ if effect.clear),
         key=lambda pair: -abs(pair[1].value),
