@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 
 from sweep.recipes import MACHINE, NOT_TRAINED
 from sweep.settings import SearchSettings
+from sweep.summary import scores
 from sweep.typed import python, typed
 
 BEST = Path("experiment") / "best.yaml"
@@ -30,7 +31,7 @@ def write_experiment(
         choices: config group -> option in it.
         folder: of the study.
     """
-    values = ", ".join(f"{name} {value:.3f}" for name, value in zip(search.objectives, trial.values, strict=True))
+    values = scores(search.objectives, trial)
     groups = {
         group: name
         for group, name in choices.items()

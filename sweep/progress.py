@@ -16,7 +16,7 @@ from sweep.outcome import Outcome
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
 from sweep.study import FINISHED, best, hypervolume, rectangle, why_not
-from sweep.summary import print_summary, verdict
+from sweep.summary import print_summary, scores, verdict
 from sweep.typed import folded
 
 STEP_LINE_EVERY_S = 5.0
@@ -85,7 +85,7 @@ class SweepProgress:
         """What came of it, and what is best so far."""
         took = duration(trial.user_attrs.get("seconds", 0))
         if trial.state == TrialState.COMPLETE:
-            self._print(f"{scores(self.search, trial)}, {verdict(trial)}, in {took}")
+            self._print(f"{scores(self.search.objectives, trial)}, {verdict(trial)}, in {took}")
         else:
             self._print(f"{why_not(trial)} (after {took}; the study goes on)")
         self._print(best_line(self.search, on_front))
@@ -138,17 +138,12 @@ class StepProgress:
         LOGGER.info(line)  # to trial.log in the trial's folder, where `sweep.status` looks
 
 
-def scores(search: SearchSettings, trial: FrozenTrial) -> str:
-    """The values by name: style 0.610, composition 0.720."""
-    return ", ".join(f"{name} {value:.3f}" for name, value in zip(search.objectives, trial.values, strict=True))
-
-
 def best_line(search: SearchSettings, on_front: Sequence[FrozenTrial]) -> str:
     """Best so far: the feasible trial with the largest rectangle, and the area under the whole front."""
     top = best(on_front)
     if top is None:
         return "best so far: none is usable yet"
-    line = f"best so far: {top.number:04d} ({scores(search, top)})"
+    line = f"best so far: {top.number:04d} ({scores(search.objectives, top)})"
     if len(search.objectives) != 2:
         return line
     whole = hypervolume([trial.values for trial in on_front])

@@ -17,7 +17,7 @@ from sweep.database import address_of
 from sweep.errors import InputError
 from sweep.progress import console, duration, shown
 from sweep.study import FINISHED, best, is_held, load_study
-from sweep.summary import counts_in_words, nearest, reasons, settings_in_words, trials_table
+from sweep.summary import counts_in_words, nearest, reasons, scores, settings_in_words, trials_table
 from sweep.typed import complain, folded
 
 LISTED = 12  # trials in the table, best first
@@ -48,8 +48,7 @@ def print_status(folder: Path, out: Console) -> None:
         return
     top = best(trials)
     if top is not None:
-        values = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, top.values, strict=True))
-        out.print(f"  best so far: {top.number:04d} ({values}): {_what(top)}")
+        out.print(f"  best so far: {top.number:04d} ({scores(names, top)}): {_what(top)}")
     elif done:
         out.print(folded(f"none is usable yet. {nearest(done)}", "  "), soft_wrap=True)
     if done:

@@ -53,6 +53,11 @@ def counts_in_words(trials: Sequence[FrozenTrial]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
+def scores(names: Sequence[str], trial: FrozenTrial) -> str:
+    """The values by name: style 0.610, composition 0.720."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in zip(names, trial.values, strict=True))
+
+
 def verdict(trial: FrozenTrial) -> str:
     """Of a trial with values: usable, or ruled out by some checks."""
     return "usable" if is_feasible(trial) else f"ruled out: {why_not(trial).removeprefix('no: ')}"
@@ -118,9 +123,8 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     if kept:
         console.print("Pareto front (usable, no other is better in everything):")
         for trial in kept:
-            values = ", ".join(f"{name} {v:.3f}" for name, v in zip(names, trial.values, strict=True))
             captions, mix = settings_in_words(trial)
-            console.print(f"  {trial.number:04d}  {values}  {captions} {mix}".rstrip())
+            console.print(f"  {trial.number:04d}  {scores(names, trial)}  {captions} {mix}".rstrip())
     else:
         console.print(_none_usable(trials))
     top = best(trials)
