@@ -8,14 +8,17 @@ one strategy's rows and leaves the others as they are.
 import base64
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from rich import box
+from rich.table import Table
 
 from sweep.__main__ import Place, start
 from sweep.errors import InputError
 from sweep.examples import answers_folder, sheet_file, sheet_rows
-from sweep.progress import StepProgress, shown
+from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
 from trainer.answers import CaptionerDown
 from trainer.base import BaseError, Family, family_of, find_base
@@ -115,8 +118,7 @@ def write_captions(config: Config, every: bool) -> None:
     write_sheet(file, rows)
     page = file.with_suffix(PAGE)
     page.write_text(sheet.page(rows, {picture_name(example.path): example.path for example in examples}), "utf-8")
-    for line in sheet.table(rows):
-        steps.say(line)
+    console().print(sheet.table(rows))
     if not sheet.encoders:
         steps.say(f"tokens are not counted: {config.base.path} is not on this machine, and its tokenizers come with it")
     steps.say(f"sheet: {shown(file)} ({len(rows)} rows, {sum(row.edited for row in rows)} edited by hand)")
@@ -213,17 +215,21 @@ class Sheet:
             subject_kept=_percent(sum(kept), len(kept)),
         )
 
-    def table(self, rows: Sequence[Row]) -> Iterator[str]:
-        """The numbers as lines."""
-        yield (
-            f"{'strategy':<14} {'words':>6} {'style left':>10} {'subject kept':>12}  "
-            + "  ".join(f"{encoder.name} tokens" for encoder in self.encoders)
-            + "  by"
-        )
+    def table(self, rows: Sequence[Row]) -> Table:
+        """The numbers; fits 80 columns."""
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+        made.add_column("strategy", no_wrap=True)
+        for name in (
+            "words",
+            "style\nleft",
+            "subject\nkept",
+            *(f"{encoder.name}\ntokens" for encoder in self.encoders),
+        ):
+            made.add_column(name, justify="right")
+        made.add_column("by")
         for each in self.numbers(rows):
-            tokens = "  ".join(f"{text:>{len(e.name) + 7}}" for text, e in zip(each.tokens, self.encoders, strict=True))
-            shares = f"{each.share:>6} {each.style_left:>10} {each.subject_kept:>12}"
-            yield f"{each.strategy:<14} {shares}  {tokens}  {each.by}"
+            made.add_row(each.strategy, each.share, each.style_left, each.subject_kept, *each.tokens, each.by)
+        return made
 
     def page(self, rows: Sequence[Row], paths: Mapping[str, Path]) -> str:
         """The sheet as a page that opens without a network."""
