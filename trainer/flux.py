@@ -80,14 +80,15 @@ class FluxBase:
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Text:
         """Embeddings of texts, each computed by itself so that they do not depend on their neighbours."""
-        for text in texts:
-            if text not in self._texts:
+        kept = {text: self._texts.pop(text) for text in dict.fromkeys(texts) if text in self._texts}
+        for text in dict.fromkeys(texts):
+            if text not in kept:
                 with self._on_device("text"):
-                    found = self._encode_one(text)
-                if len(self._texts) >= _REMEMBERED_TEXTS:
-                    self._texts.pop(next(iter(self._texts)))
-                self._texts[text] = found
-        found_all = [self._texts[text] for text in texts]
+                    kept[text] = self._encode_one(text)
+        self._texts |= kept  # those asked for last are forgotten last, and never while they are asked for
+        for text in list(self._texts)[: -max(_REMEMBERED_TEXTS, len(kept))]:
+            del self._texts[text]
+        found_all = [kept[text] for text in texts]
         return Text(torch.cat([text.tokens for text in found_all]), torch.cat([text.pooled for text in found_all]))
 
     def count_tokens(self, text: str) -> int:

@@ -55,6 +55,16 @@ def test_a_text_does_not_depend_on_its_neighbours(base: FluxBase) -> None:
     assert alone.tokens.shape == (1, 8, 32)
 
 
+def test_more_texts_at_once_than_are_remembered_are_all_encoded(base: FluxBase) -> None:
+    texts = [f"{number} red hearts" for number in range(70)]
+    first = base.encode_text(texts[:1])
+    together = base.encode_text([*texts, texts[0]])
+    assert len(together.tokens) == 71
+    assert torch.equal(together.tokens[0], first.tokens[0]) and torch.equal(together.tokens[70], first.tokens[0])
+    base.encode_text(["a house"])
+    assert len(base._texts) == 64 and "a house" in base._texts
+
+
 def test_pictures_go_to_latents_and_back_in_range(base: FluxBase) -> None:
     pictures = torch.rand(2, 3, 64, 48)
     latents = base.encode_pictures(pictures)
