@@ -62,7 +62,7 @@ def read_arguments(arguments: Sequence[str], params: Mapping[str, str], loader: 
     space = {override.get_key_element(): distribution(override) for override in searched}
     if not space:
         raise InputError(
-            "nothing is left to search: every parameter of `search.params` is fixed on the command line. Search one,"
+            "nothing is left to search: `search.params` is empty, or the command line fixes all of it. Search one,"
             " for example captions=choice(none,edited), or leave out -m to train this one configuration"
         )
     return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space, plain)
