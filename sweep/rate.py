@@ -66,6 +66,7 @@ def rating_study(found: Findings) -> optuna.Study:
         raise InputError(f"the study {found.name} has {len(rated)} contact sheets: two are needed for a preference")
     Random(found.name).shuffle(rated)  # the best must not always stand first
     place = storage(found.folder)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # preferential studies are experimental in optuna-dashboard
         made = create_study(

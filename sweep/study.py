@@ -54,8 +54,10 @@ def load_study(folder: Path, name: str | None = None, heartbeat_seconds: int | N
                 study_name=name or folder.name, storage=place, sampler=optuna.samplers.RandomSampler()
             )
         except KeyError:  # optuna's, of a folder that was renamed
-            there = ", ".join(study.study_name for study in place.get_all_studies())
-    holds = f"the study {there}: give the folder that name again" if there else "no study yet"
+            there = place.get_all_studies()
+    # A person's ratings are a study as well, made later.
+    first = min(there, key=lambda study: study._study_id).study_name if there else ""
+    holds = f"the study {first}: give the folder that name again" if there else "no study yet"
     raise InputError(f"{folder} holds {holds}")
 
 

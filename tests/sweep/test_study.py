@@ -71,7 +71,8 @@ def test_the_front_is_optunas_own(points: list[tuple[float, float]]) -> None:
 
 
 def test_a_renamed_folder_is_told_its_old_name(tmp_path: Path) -> None:
-    new_study(tmp_path / "night", on_disk=True)
+    made = new_study(tmp_path / "night", on_disk=True)
+    optuna.create_study(study_name="night-rating", storage=made._storage)
     (tmp_path / "night").rename(tmp_path / "night_1")
     with pytest.raises(InputError, match="night_1 holds the study night: give the folder that name again"):
         load_study(tmp_path / "night_1")
