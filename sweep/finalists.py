@@ -31,7 +31,7 @@ from sweep.outcome import Outcome, read_outcome
 from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
 from sweep.study import front, load_study, rectangle, study_folder, study_lock
-from sweep.summary import settings_in_words
+from sweep.summary import label
 from sweep.typed import python
 from sweep.views import write_views
 
@@ -236,7 +236,7 @@ def write(found: Sequence[Finalist], folder: Path) -> Path:
 
 def table(found: Sequence[Finalist], trials: Mapping[int, FrozenTrial]) -> Table:
     """One row per finalist; fits 80 columns."""
-    recipes = [f"{f.number:04d}  {' '.join(settings_in_words(trials[f.number]))}" for f in found]
+    recipes = [f"{f.number:04d}  {label(trials[f.number])}" for f in found]
     made = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption="\n".join(recipes), caption_justify="left"
     )

@@ -14,11 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from metrics.settings import ScoreSettings
 from metrics.statistics import Difference, compare, statistic_of
-from sweep.effects import REPEATS, Effect, effects, importances, level_in_words
+from sweep.effects import Effect, effects, importances
 from sweep.outcome import FILE, Outcome, read_outcome
 from sweep.rungs import Agreement, Rung, agreements, rungs_of
 from sweep.study import best, front, is_feasible, rectangle, why_not
-from sweep.summary import ranked, settings_in_words
+from sweep.summary import label, other_settings, ranked, settings_in_words
 
 FINALS = Path("finalists") / "finalists.json"
 COMPARED = 40  # feasible trials compared with the best: each costs two bootstraps
@@ -69,16 +69,12 @@ class Entry:
     @property
     def label(self) -> str:
         """What was tried, in a line."""
-        return ", ".join(filter(None, [" ".join(filter(None, self.words)), *self.other_settings])) or "no settings"
+        return label(self.trial)
 
     @property
     def other_settings(self) -> list[str]:
         """Parameters that captions and mix do not say: learning rate 0.003."""
-        said = {"captions", "mix"} if any(self.words) else set()
-        hidden = REPEATS if self.words[1] else "\0"  # the words "512x3+768x2" hold them already
-        return [
-            level_in_words(k, v) for k, v in self.trial.params.items() if k not in said and not k.startswith(hidden)
-        ]
+        return other_settings(self.trial)
 
     @property
     def rungs(self) -> list[Rung]:

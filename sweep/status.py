@@ -17,7 +17,7 @@ from sweep.database import address_of
 from sweep.errors import InputError
 from sweep.progress import console, duration, shown
 from sweep.study import FINISHED, best, is_held, load_study
-from sweep.summary import counts_in_words, nearest, reasons, scores, settings_in_words, trials_table
+from sweep.summary import counts_in_words, label, nearest, reasons, scores, trials_table
 from sweep.typed import complain, folded
 
 LISTED = 12  # trials in the table, best first
@@ -34,7 +34,7 @@ def print_status(folder: Path, out: Console) -> None:
     out.print(f"  in {shown(folder)}")
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     for trial in running:
-        out.print(f"  running {trial.number:04d}{_since(trial)}: {_what(trial)}")
+        out.print(f"  running {trial.number:04d}{_since(trial)}: {label(trial) or 'no parameters'}")
         last = _last_line(folder / f"{trial.number:04d}" / LOG)
         if last:
             out.print(folded(last, "    "), soft_wrap=True)
@@ -48,7 +48,7 @@ def print_status(folder: Path, out: Console) -> None:
         return
     top = best(trials)
     if top is not None:
-        out.print(f"  best so far: {top.number:04d} ({scores(names, top)}): {_what(top)}")
+        out.print(f"  best so far: {top.number:04d} ({scores(names, top)}): {label(top) or 'no parameters'}")
     elif done:
         out.print(folded(f"none is usable yet. {nearest(done)}", "  "), soft_wrap=True)
     if done:
@@ -57,11 +57,6 @@ def print_status(folder: Path, out: Console) -> None:
         out.print(f"  … and {len(done) - LISTED} more")
     for line in reasons(done):
         out.print(folded(line, "  "), soft_wrap=True)
-
-
-def _what(trial: FrozenTrial) -> str:
-    words = " ".join(filter(None, settings_in_words(trial)))
-    return words or " ".join(f"{key}={value}" for key, value in trial.params.items()) or "no parameters"
 
 
 def _since(trial: FrozenTrial) -> str:

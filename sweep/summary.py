@@ -11,11 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sweep.effects import REPEATS, level_in_words
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.typed import folded, python, typed
 
 CANNOT_SAY = "From the sandbox: what is best here is no promise for FLUX.1-dev."
 
+NONE = "no settings"
 REASONS = 6  # different reasons that are listed below the table, and trials named for each
 LISTED = 60  # trials in the table, as on the report's page
 ONE_LINE = 19  # characters of a mix that fit beside the rest at 80 columns
@@ -36,6 +38,19 @@ def settings_in_words(trial: FrozenTrial) -> tuple[str, str]:
     params = {key: str(value) for key, value in trial.params.items()}
     captions = str(trial.user_attrs.get("captions", params.get("captions", "")))
     return captions, str(trial.user_attrs.get("mix", params.get("mix", "")))
+
+
+def other_settings(trial: FrozenTrial) -> list[str]:
+    """Parameters that captions and mix do not say: learning rate 0.003."""
+    captions, mix = settings_in_words(trial)
+    said = {"captions", "mix"} if captions or mix else set()
+    hidden = REPEATS if mix else "\0"  # the words "512x3+768x2" hold them already
+    return [level_in_words(k, v) for k, v in trial.params.items() if k not in said and not k.startswith(hidden)]
+
+
+def label(trial: FrozenTrial) -> str:
+    """What was tried, in a line: edited 512x3+768x2, learning rate 0.003."""
+    return ", ".join(filter(None, [" ".join(filter(None, settings_in_words(trial))), *other_settings(trial)])) or NONE
 
 
 def counts_in_words(trials: Sequence[FrozenTrial]) -> str:
@@ -70,14 +85,16 @@ def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str], limit: int
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     words = any(any(settings_in_words(trial)) for trial in trials)
-    columns = ("captions", "mix") if words else ("parameters",)
+    others = any(map(other_settings, trials))
+    columns = ("captions", "mix and others" if others else "mix") if words else ("parameters",)
     table.add_column("usable", overflow="fold")
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=words)
     for trial in ranked(trials)[:limit]:
         values = [f"{v:.3f}" for v in trial.values] if trial.state == TrialState.COMPLETE else _on_the_way(trial, names)
         captions, mix = settings_in_words(trial)
-        wrapped = mix if len(mix) <= ONE_LINE else textwrap.fill(mix.replace("+", " + "), ONE_LINE)
+        told = [mix if len(mix) <= ONE_LINE else mix.replace("+", " + "), *other_settings(trial)]
+        wrapped = "\n".join(textwrap.fill(part, ONE_LINE) for part in told if part)
         what = (captions, wrapped) if words else (" ".join(f"{k}={v}" for k, v in trial.params.items()),)
         table.add_row(f"{trial.number:04d}", *values, _shortly(trial), *what)
     return table
@@ -123,8 +140,8 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     if kept:
         console.print("Pareto front (usable, no other is better in everything):")
         for trial in kept:
-            captions, mix = settings_in_words(trial)
-            console.print(f"  {trial.number:04d}  {scores(names, trial)}  {captions} {mix}".rstrip())
+            line = f"{trial.number:04d}  {scores(names, trial)}  {label(trial)}".rstrip()
+            console.print(folded(line, "  "), soft_wrap=True)
     else:
         console.print(_none_usable(trials))
     top = best(trials)

@@ -3,7 +3,10 @@
 import io
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
 from rich.console import Console
 
 from sweep.progress import SweepProgress
@@ -42,6 +45,26 @@ def test_the_summary_fits_80_columns_and_gives_the_reasons_below_the_table(tmp_p
     assert "  0001, 0002, 0003, 0004, 0005, 0006, … failed: out of memory: CUDA out of" in text, "one reason, one line"
     assert "  … and 2 more without values" in text and "  to be applied at strength 1" in text
     assert "From the sandbox: what is best here is no promise for FLUX.1-dev." in text
+
+
+def test_whatever_was_searched_is_told_apart_in_table_and_front(tmp_path: Path, out: Console) -> None:
+    study = optuna.create_study(directions=["maximize"] * 2)
+    for rank in (4, 8):
+        space = {"train.lora.rank": IntDistribution(1, 64), "mix.repeats.512": IntDistribution(1, 5)}
+        params = {"train.lora.rank": rank, "mix.repeats.512": 3}
+        study.add_trial(
+            create_trial(
+                params=params,
+                distributions=space,
+                values=[0.1 * rank, 0.9 - 0.1 * rank],
+                user_attrs={"captions": "subject_only", "mix": "256x1+512x3+768x1"},
+            )
+        )
+    print_summary(out, study, tmp_path)
+    text = lines(out)
+    assert [sum(f"rank {rank}" in line for line in text) for rank in (4, 8)] == [2, 2]
+    assert not any("512 px" in line for line in text), "the mix says it"
+    assert max(len(line.rstrip()) for line in text) <= 80
 
 
 def test_without_a_usable_trial_the_nearest_is_named_and_no_final_proposed(tmp_path: Path, out: Console) -> None:
