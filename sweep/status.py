@@ -34,7 +34,7 @@ def print_status(folder: Path, out: Console) -> None:
     out.print(f"  in {shown(folder)}")
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     for trial in running:
-        out.print(f"  running {trial.number:04d}{_since(trial)}: {label(trial) or 'no parameters'}")
+        out.print(f"  running {trial.number:04d}{_since(trial)}: {label(trial)}")
         last = _last_line(folder / f"{trial.number:04d}" / LOG)
         if last:
             out.print(folded(last, "    "), soft_wrap=True)
@@ -48,7 +48,7 @@ def print_status(folder: Path, out: Console) -> None:
         return
     top = best(trials)
     if top is not None:
-        out.print(f"  best so far: {top.number:04d} ({scores(names, top)}): {label(top) or 'no parameters'}")
+        out.print(f"  best so far: {top.number:04d} ({scores(names, top)}): {label(top)}")
     elif done:
         out.print(folded(f"none is usable yet. {nearest(done)}", "  "), soft_wrap=True)
     if done:
