@@ -30,6 +30,7 @@ _LONGEST_INTRODUCTION = 9  # words before "drawing of" that still belong to the 
 _TAG_WORDS = 3  # a list of parts no longer than this is a list of tags
 _TAGS_AT_LEAST = 2
 _NAMES_NOTHING = _PLACED_BY | JOINTS | {"for"}
+_SHOWS = frozenset({"showing", "depicting", "featuring", "portraying", "presenting", "illustrating"})
 _SAYS = frozenset({"is", "are", "was", "were", "has", "have", "appears", "appear", "looks", "feels"})
 _GOES_ON = (GLUE | {"there", "to"}) - ARTICLES
 _IN_NO_TAG = ARTICLES | {"of", "is", "are"}
@@ -117,21 +118,32 @@ def stripped_tags(tags: Iterable[str], strip: Iterable[Strip]) -> list[str]:
 def is_tag_list(text: str) -> bool:
     """Whether a caption is a list of booru tags: short parts, none of which reads like a sentence."""
     parts = [part.lower().replace("_", " ").split() for part in text.split(",") if part.strip()]
-    if len(parts) < _TAGS_AT_LEAST or "." in text:
+    if len(parts) < _TAGS_AT_LEAST or re.search(r"\.(?:\s|$)", text):
         return False
-    return all(len(part) <= _TAG_WORDS and not _IN_NO_TAG.intersection(part) for part in parts)
+    return all(len(part) <= _TAG_WORDS and not _IN_NO_TAG.intersection(part) for part in parts if not _known(part))
+
+
+def _known(part: list[str]) -> bool:
+    """Whether a part is a phrase of the lists, such as "depth of field"."""
+    return any(tuple(part) in phrases(name) for name in Strip)
 
 
 def _is_style(tag: str, classes: tuple[Strip, ...]) -> bool:
-    sentence = [word for words in sentences(re.sub(r"[_\\()]", " ", tag)) for word in words]
+    sentence = _words(tag)
     gone = marked(sentence, classes)
     rest = [word for word, dropped in zip(sentence, gone, strict=True) if not dropped]
     return any(gone) and all(_says_nothing(word) or listed(word, "modifiers") for word in rest)
 
 
 def _layout(tag: str) -> bool:
-    sentence = [word for words in sentences(re.sub(r"[_\\()]", " ", tag)) for word in words]
+    sentence = _words(tag)
     return bool(found(sentence, phrases("layout"))) or all(listed(word, "places") for word in sentence)
+
+
+def _words(tag: str) -> Sentence:
+    """A tag's words without underscores, brackets and weight: "(ink_wash:1.2)" -> "ink", "wash"."""
+    plain = re.sub(r"[_\\()]", " ", re.sub(r":\d[\d.]*\)", ")", tag))
+    return [word for words in sentences(plain) for word in words]
 
 
 def _sorted(strip: Iterable[Strip]) -> tuple[Strip, ...]:
@@ -152,8 +164,8 @@ def _stripped(sentence: Sentence, classes: tuple[Strip, ...], later: bool = Fals
             words.append(word)
             marks.append(dropped)
     clauses = [clause for clause in clauses if clause]
-    if clauses and clauses[0][0].lower() in JOINTS and sentence[0].lower() not in JOINTS:
-        clauses[0] = clauses[0][1:]  # "[an engraving] with a heart"
+    if clauses and clauses[0][0].lower() in JOINTS | _SHOWS and sentence[0].lower() not in JOINTS | _SHOWS:
+        clauses[0] = clauses[0][1:]  # "[an engraving] with a heart", "[a poster], featuring a heart"
     return [clause for clause in clauses if clause]
 
 
@@ -165,6 +177,8 @@ def _stripped_clause(clause: list[str], gone: list[bool], later: bool) -> list[s
     if later and _broken(clause, gone):
         return []
     rest = [word for word, dropped in zip(clause, gone, strict=True) if not dropped]
+    if gone[0] and rest and rest[0].lower() in ("and", "or"):  # "[with engraved detail] and labels"
+        rest = rest[1:]
     if all(_says_nothing(word) or listed(word, "modifiers") or listed(word, "carriers") for word in rest):
         return []
     return _with_articles(rest)

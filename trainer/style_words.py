@@ -21,7 +21,9 @@ GLUE = ARTICLES | {
 JOINTS = frozenset({"with", "in", "on", "by", "as", "using", "and", "or", "of", "through", "via", "like", "from"})
 _LONGEST_PHRASE = 6  # words
 _LONGEST_NAME = 4  # words of "a large square engraving of" that are not marked
-_WORD = re.compile(r"[\w'’&]+(?:-[\w'’]+)*|[^\w\s]")
+_WORD = re.compile(r"\d+(?:[.:]\d+)+(?!\w)|[\w'’&]+(?:-[\w'’]+)*|[^\w\s]")
+_OPTIONS = re.compile(r"\s--\w+(?: +[^\s-]\S*)*")  # of Midjourney: "--ar 2:3 --v 6"
+_WEIGHT = re.compile(r"\(([^():]+):\d[\d.]*\)")  # of WebUI's prompts: "(ink wash:1.2)"
 
 Sentence = list[str]  # words and commas, without its stop
 
@@ -47,7 +49,8 @@ def listed(word: str, name: str) -> bool:
 
 def sentences(text: str) -> list[Sentence]:
     """The words and commas of each sentence; semicolons, colons and line ends read as commas."""
-    text = re.sub(r"\s*[;\n]\s*|:\s+", ", ", text.replace("’", "'"))
+    text = _WEIGHT.sub(r"\1", _OPTIONS.sub("", text.replace("’", "'")))
+    text = re.sub(r"\s*[;\n]\s*|:\s+", ", ", text)
     found = [_WORD.findall(sentence) for sentence in re.split(r"(?<!\b[A-Z])[.!?]+(?:\s+|$)", text)]
     return [sentence for sentence in found if any(word != "," for word in sentence)]
 
@@ -120,7 +123,7 @@ _PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
     Strip.style: (
         _pattern(
             r"(?P<gone>\b(?:in (?:the )?(?:style|manner|fashion|tradition|spirit) of|inspired by|reminiscent of"
-            r"|typical of) <PHRASE>)"
+            r"|typical of|recalling|reminding of) <PHRASE>)"
         ),
         _pattern(r"(?P<gone>\bstyle of <NAME>(?: <NAME>)*)(?= |$)", 0),
         _pattern(r"(?P<gone>\bin <ART>(?:(?!(?:in|on|at|with) )<WORD>(?: ,)? ){1,6}?<STYLES>)(?= |$)"),
@@ -130,8 +133,17 @@ _PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
         _pattern(r"(?P<gone>\b[Bb]y <NAME>(?: (?:and |& )?<NAME>)*)(?= |$)", 0),
         _pattern(r"(?<=, )(?P<gone><NAME>(?: <NAME>){1,2})<END>", 0),
         _pattern(r"(?P<gone>\bfrom <ART>(?:<WORD> ){0,4}<BOOKS>)<END>"),
+        _pattern(r"<BEGIN>(?P<gone>(?:score[_ ]\d+(?:[_ ]up)?|(?:source|rating)[_ ]\w+|year \d{4}))<END>"),
     ),
-    Strip.medium: (_pattern(r"<BEGIN>(?P<gone>(?:plate|fig|figure|pl)(?: \.)? [ivxlcdm\d]+)<END>"),),
+    Strip.medium: (
+        _pattern(r"<BEGIN>(?P<gone>(?:plate|fig|figure|pl)(?: \.)? [ivxlcdm\d]+)<END>"),
+        _pattern(r"<BEGIN>(?P<gone>(?:(?:first|second|third|final|only) state(?: of \w+)?|signed(?: <REST>)?))<END>"),
+        _pattern(
+            r"\b(?:draw\w*|paint\w*|made|sketch\w*|art|illustration|picture) (?P<gone>by <ART>(?:<WORD> )?"
+            r"(?:child|children|artists?|students?|painter|engraver))(?= |$)"
+        ),
+        _pattern(r"<BEGIN>(?P<gone>(?:f / [\d.]+|\d+ ?mm(?: lens)?|iso \d+))<END>"),
+    ),
     Strip.technique: (
         _pattern(
             r"<BEGIN>(?P<gone>(?:with |using |in )?(?:(?!(?:an?|the|of|and|with|in) )<WORD> ){0,4}<LINES>"
@@ -145,8 +157,11 @@ _PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
     ),
     Strip.emotion: (
         _pattern(r"<BEGIN>(?P<gone>(?:with |in )?<ART>(?:<WORD> ){1,3}<MOODS>)<END>"),
-        _pattern(r"<BEGIN>(?P<gone>(?:the |its |overall )+<MOODS> (?:of [^,]*)?(?:is|feels) <REST>)"),
-        _pattern(r"(?P<gone>\b(?:(?:that|which|and) )?(?:giv|lend|add|creat|evok|convey)\w* [^,]*\b<MOODS>\b <REST>)"),
+        _pattern(r"<BEGIN>(?P<gone>(?:and )?(?:the |its |overall )+<MOODS> (?:of [^,]*)?(?:is|feels) <REST>)"),
+        _pattern(
+            r"(?P<gone>\b(?:(?:that|which|and) )?(?:giv|lend|add|creat|evok|convey)\w* (?:an? <WORD> , )?[^,]*"
+            r"\b<MOODS>\b <REST>)"
+        ),
     ),
 }
 

@@ -63,7 +63,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.lower().replace("_", " "))
 
 
-@pytest.mark.parametrize(("name", "at_least"), [("tuning", 40), ("held_out", 60), ("fresh", 30)])
+@pytest.mark.parametrize(("name", "at_least"), [("tuning", 40), ("held_out", 60), ("fresh", 30), ("second_fresh", 30)])
 def test_style_goes_the_subject_stays_and_little_is_left(
     name: str, at_least: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +93,7 @@ def test_the_sandboxs_captions_meet_the_same_bars() -> None:
 
 
 @pytest.mark.parametrize("rule", [keep_subject, strip_words], ids=["subject_only", "edited"])
-@pytest.mark.parametrize("name", ["tuning", "held_out", "fresh"])
+@pytest.mark.parametrize("name", ["tuning", "held_out", "fresh", "second_fresh"])
 def test_what_is_left_reads_as_english_and_stays_when_stripped_again(name: str, rule: Callable[..., str]) -> None:
     for row in read(name):
         once = rule(row["text"], ALL)
