@@ -39,12 +39,6 @@ WRONG_INPUT = 2
 INTERRUPTED = 130
 OVERRIDE = re.compile(r"~|[\w+./@]+=")
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
-MISSING = {
-    "data.path": "`data.path` must be given: the folder of your pictures, data.path=MY_PICTURES, each with its caption"
-    " beside it as NAME.txt",
-    "data.references": "`data.references` must be given: a folder of pictures of the style that are not trained on,"
-    " data.references=HELD_OUT_PICTURES; 10 to 30 of them",
-}
 WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
 NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # of a file that is to be written
 ROOMS = ("sweep", "trainer", "metrics")
@@ -75,12 +69,17 @@ def settings(config: DictConfig) -> Config:
     faults = [f"`{key}`: no such setting. {nearest(key)}" for key in unknown]
     for part in fields(Config):
         try:
-            parts[part.name] = OmegaConf.to_object(config[part.name])
+            parts[part.name] = plain(config[part.name])
         except (ValueError, OmegaConfBaseException) as fault:
             faults += _faults(fault, config, part.name)
     if faults:
         raise InputError("\n".join(faults))
     return Config(**parts)
+
+
+def plain(node: DictConfig) -> Any:
+    """A part of a configuration as the dataclass it stands for; also for the sweeper in another's application."""
+    return OmegaConf.to_object(node)
 
 
 class Job:
@@ -257,7 +256,7 @@ def _unreadable(fault: OverrideParseException) -> str:
 def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:
     if isinstance(fault, MissingMandatoryValue):
         keys = sorted(OmegaConf.missing_keys(config[part]))
-        return [MISSING.get(key, f"`{key}` must be given: add {key}=VALUE") for key in keys]
+        return [f"`{key}` must be given: add {key}=VALUE" for key in keys]
     text = message(fault).splitlines()[0]
     if text.startswith("`") and not text.startswith((f"`{part}.", f"`{part}`")):
         text = f"`{part}.{text[1:]}"  # a room names its setting; the key to type has its node in front

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -36,11 +36,11 @@ class StyleSweeper(Sweeper):
         self.study = study
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from sweep.__main__ import plain
         from sweep.sweeper import Driver
 
         with _told_without_traceback(ValueError):
-            search: Any = OmegaConf.to_object(self.search)
-            study: Any = OmegaConf.to_object(self.study)
+            search, study = plain(self.search), plain(self.study)
         self.driver = Driver(search=search, study=study, config=config, context=hydra_context, task=task_function)
 
     def sweep(self, arguments: list[str]) -> Any:
