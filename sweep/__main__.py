@@ -65,8 +65,7 @@ def settings(config: DictConfig) -> Config:
         InputError: naming every rule that is broken, not the first alone.
     """
     parts: dict[str, Any] = {}
-    unknown = [key for key in unknown_keys(config) if not key.startswith("hydra")]
-    faults = [f"`{key}`: no such setting. {nearest(key)}" for key in unknown]
+    faults = [f"`{key}`: no such setting. {nearest(key)}" for key in unknown_keys(config)]
     for part in fields(Config):
         try:
             parts[part.name] = plain(config[part.name])

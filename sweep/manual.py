@@ -75,6 +75,8 @@ def unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     kind = OmegaConf.get_type(config)
     known = {item.name for item in fields(kind)} if kind is not None and is_dataclass(kind) else None
     for name in map(str, config):
+        if name == "hydra" and not prefix:  # a sweep's configurations still have Hydra's own part
+            continue
         if known is not None and name not in known:
             yield f"{prefix}{name}"
         elif not OmegaConf.is_missing(config, name) and isinstance(config[name], DictConfig):
