@@ -18,6 +18,7 @@ from rich.table import Table
 from sweep.__main__ import Place, start
 from sweep.errors import InputError
 from sweep.examples import answers_folder, sheet_file, sheet_rows
+from sweep.preflight import read_pictures
 from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
 from trainer.answers import CaptionerDown
@@ -302,7 +303,7 @@ def main(arguments: list[str]) -> None:
 def check(configs: Mapping[str, Config]) -> None:
     """Sees that pictures and sheet can be read."""
     for config in configs.values():
-        read_examples(config.data.path)
+        read_pictures("data.path", config.data.path)
         sheet_rows(config, to_be_written=True)
 
 

@@ -26,6 +26,12 @@ from trainer.targets import TargetsError
 GB = 1e9
 ROOT = Path(__file__).parents[1]
 _SANDBOX = "sandbox/data/"
+_TO_BE_GIVEN = {
+    "data.path": "`data.path` must be given: the folder of your pictures, data.path=MY_PICTURES, each with its caption"
+    " beside it as NAME.txt",
+    "data.references": "`data.references` must be given: a folder of pictures of the style that are not trained on,"
+    " data.references=HELD_OUT_PICTURES; keep 10 to 30 aside",
+}
 # What a check depends on, its name first; and the faults it finds when it is run.
 Check = tuple[tuple[Any, ...], Iterator[str]]
 
@@ -103,7 +109,9 @@ def _layers(config: Config) -> Iterator[str]:
 
 def _data(config: Config) -> Iterator[str]:
     try:
-        examples = _read("data.path", config.data.path, config.data.limit, config.data.subset_seed, config.data.masks)
+        examples = read_pictures(
+            "data.path", config.data.path, config.data.limit, config.data.subset_seed, config.data.masks
+        )
         # models are asked here, once for all trials: a refused picture is known before any training
         check_captions(with_captions(config, examples, StepProgress()), config.captions)
     except DatasetError as fault:
@@ -128,11 +136,11 @@ def _references(pictures: str, path: str, score: ScoreSettings) -> Iterator[str]
     if path.startswith(_SANDBOX) and not pictures.startswith(_SANDBOX):
         yield (
             f"`data.references` is still the sandbox's, {path}, while `data.path` is {pictures}: set it to held-out"
-            " pictures of your style, they judge it"
+            " pictures of your style, they judge it; keep 10 to 30 aside, data.references=HELD_OUT_PICTURES"
         )
         return
     try:
-        references = _read("data.references", path)
+        references = read_pictures("data.references", path)
     except DatasetError as fault:
         yield str(fault)
         return
@@ -144,16 +152,23 @@ def _references(pictures: str, path: str, score: ScoreSettings) -> Iterator[str]
 
 
 def _others(path: str) -> Iterator[str]:
-    if path:
+    if path.strip():
         try:
-            _read("eval.others", path)
+            read_pictures("eval.others", path)
         except DatasetError as fault:
             yield str(fault)
 
 
-def _read(key: str, path: str, limit: int | None = None, subset_seed: int = 0, masks: str = "") -> list[Example]:
+def read_pictures(
+    key: str, path: str, limit: int | None = None, subset_seed: int = 0, masks: str = ""
+) -> list[Example]:
+    """The pictures of the folder that a setting names; what is wrong with them is told with its key.
+
+    Raises:
+        DatasetError: no folder is given, or pictures in it cannot be used (all listed).
+    """
     if not path.strip():
-        raise DatasetError(f"`{key}` must name a folder of pictures, it is empty")
+        raise DatasetError(_TO_BE_GIVEN[key])
     try:
         return read_examples(path, limit=limit, subset_seed=subset_seed, masks=masks)
     except DatasetError as fault:

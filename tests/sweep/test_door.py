@@ -161,6 +161,17 @@ def test_own_pictures_are_not_judged_by_the_sandboxs(pictures: Path, sweep: Run)
     refused(sweep(f"data.path={pictures}"), "data.references", "still the sandbox's", "held-out pictures of your style")
 
 
+def test_folders_that_are_to_be_given_are_asked_for_together(sweep: Run) -> None:
+    refused(sweep("data=folder"), "data.path=MY_PICTURES", "data.references=HELD_OUT_PICTURES", "keep 10 to 30 aside")
+
+
+@pytest.mark.parametrize("module", ["sweep.plan", "sweep.captions"])
+def test_plans_and_captions_need_no_references(module: str, pictures: Path, tmp_path: Path) -> None:
+    where = ("data=folder", f"data.path={pictures}", f"study.folder={tmp_path}/multirun")
+    ran = command("-m", module, *where, cwd=ROOT)
+    assert ran.code == 0, ran.text
+
+
 def test_a_disk_without_room_is_refused(either: Run) -> None:
     refused(either("study.min_free_gb=1e9"), "no room", "study.min_free_gb", "study.folder")
 
