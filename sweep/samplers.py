@@ -4,6 +4,7 @@ A sampler is made anew for every draw and seeded by (seed, trial number, attempt
 continued, gets the suggestions that an uninterrupted one would have had.
 """
 
+import copy
 import inspect
 import math
 import re
@@ -24,12 +25,14 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.trial import FrozenTrial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from sweep.errors import InputError
 from sweep.rules import Conditions
 from sweep.settings import Sampler, SearchSettings
 from sweep.space import Space
+from sweep.study import rectangle
 
 NO_OPTION = re.compile("Callable|Base|dict|list|ndarray|FrozenTrial")  # what a line of text cannot be
 KINDS: dict[str, set[type]] = {"bool": {bool}, "int": {int}, "float": {int, float}, "str": {str}, "None": {type(None)}}
@@ -86,13 +89,48 @@ def _at(dist: BaseDistribution, u: float) -> Any:
     return dist.low + u * (dist.high - dist.low)
 
 
+class OneValue(CmaEsSampler):
+    """Optuna's CMA-ES, which knows one objective; of several it gets what `best` goes by, the rectangle.
+
+    A trial that breaks constraints has minus what it breaks them by, so that any usable one is better.
+    """
+
+    def _raise_error_if_multi_objective(self, study: optuna.Study) -> None:
+        """Does not."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The trial's point."""
+        return super().sample_relative(_with_one_objective(study), trial, search_space)
+
+
+def _with_one_objective(study: optuna.Study) -> optuna.Study:
+    if len(study.directions) == 1:
+        return study
+    single = copy.copy(study)
+    single._directions = [StudyDirection.MAXIMIZE]
+    trials = study._get_trials(deepcopy=False, use_cache=True)
+    single._thread_local.cached_all_trials = [_with_one_value(trial) for trial in trials]
+    return single
+
+
+def _with_one_value(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.COMPLETE:
+        return trial
+    broken = sum(value for value in trial.constraints.values() if value > 0)
+    single = copy.copy(trial)
+    single.values = [-broken if broken else rectangle(trial.values)]
+    return single
+
+
 # Each sampler's class, and the options it has here unless others are given.
 SAMPLERS: dict[Sampler, tuple[Callable[..., BaseSampler], Callable[[SearchSettings], dict[str, Any]]]] = {
     Sampler.tpe: (TPESampler, lambda search: {"n_startup_trials": search.startup}),
     Sampler.gp: (GPSampler, lambda search: {"n_startup_trials": search.startup, "warn_independent_sampling": False}),
     Sampler.nsga2: (NSGAIISampler, lambda search: {"population_size": max(2, 2 * search.startup)}),
     Sampler.nsga3: (NSGAIIISampler, lambda search: {"population_size": max(2, 2 * search.startup)}),
-    Sampler.cmaes: (CmaEsSampler, lambda search: {"n_startup_trials": search.startup}),
+    Sampler.cmaes: (OneValue, lambda search: {"n_startup_trials": search.startup}),
     Sampler.random: (RandomSampler, lambda search: {}),
 }
 
@@ -129,7 +167,7 @@ def check_sampler(search: SearchSettings, space: Space, conditions: Conditions) 
     if wrong:
         raise InputError(f"`search.options`: of the sampler {name} {', '.join(wrong)}")
     if search.sampler == Sampler.cmaes:
-        _check_cmaes(search, space, conditions)
+        _check_cmaes(space, conditions)
     if search.sampler == Sampler.grid:
         return
     try:
@@ -152,12 +190,7 @@ def _is_a(value: Any, wanted: str) -> bool:
     return any(type(value) in KINDS[word] for word in wanted.split(" | "))
 
 
-def _check_cmaes(search: SearchSettings, space: Space, conditions: Conditions) -> None:
-    if len(search.objectives) != 1:
-        raise InputError(
-            f"`search.sampler` cmaes searches one objective, this study has {' and '.join(search.objectives)}:"
-            " take tpe, gp, nsga2 or nsga3"
-        )
+def _check_cmaes(space: Space, conditions: Conditions) -> None:
     chosen = [key for key, dist in space.items() if isinstance(dist, CategoricalDistribution) or key in conditions.when]
     if chosen:
         raise InputError(

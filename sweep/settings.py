@@ -22,7 +22,7 @@ class Sampler(StrEnum):
     gp = "gp"  # Gaussian process: few, expensive trials
     nsga2 = "nsga2"  # evolutionary, for long studies
     nsga3 = "nsga3"  # the same, with reference points
-    cmaes = "cmaes"  # evolutionary; one objective, numbers alone
+    cmaes = "cmaes"  # evolutionary, numbers alone; it climbs style × composition
     qmc = "qmc"  # a Sobol sequence: even cover without learning
     random = "random"  # every point by itself; the honest baseline
     grid = "grid"  # every point once

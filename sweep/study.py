@@ -95,7 +95,7 @@ def open_study(
             sampler=optuna.samplers.RandomSampler(),
         )
     known = study.user_attrs
-    if "space" not in known:
+    if "space" not in known or not study.get_trials(deepcopy=False):  # nothing has been made with it yet
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # set_metric_names, since Optuna 3.2
             study.set_metric_names(list(search.objectives))
