@@ -9,19 +9,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from metrics.settings import Constraint, ScoreSettings, settings_from
+from metrics.settings import THRESHOLDS, Constraint, ScoreSettings, settings_from
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from metrics.folders import PairedFolders
-    from metrics.suite import Scores
+    from metrics.suite import Judge, Scores
 
 WRONG_INPUT = 2  # argparse's own exit code
 MISSING = {Constraint.leakage: "give --nouns", Constraint.memorisation: "give --training"}
+ALLOWED = {  # what of it is allowed
+    Constraint.leakage: "at most {} of pictures",
+    Constraint.memorisation: "at most {} of pictures",
+    Constraint.failures: "at most {} over the base",
+    Constraint.adherence: "at most {} nats lost",
+    Constraint.diversity: "at least {} of the base's",
+    Constraint.lines: "at least {}",
+}
+FLAGGED = (Constraint.leakage, Constraint.memorisation, Constraint.failures)  # a yes or no for every picture
 PACKAGES = ("stylesweep", "torch", "open-clip-torch", "timm", "lpips", "numpy", "scipy")
 
 
@@ -34,14 +47,20 @@ def main(arguments: list[str]) -> int:
         settings = read_settings(options.settings)
         pairs, scores = _score(options, settings)
     except (ScoreError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_INPUT
-    _print(scores, settings)
+        return refused(error)
+    _print(scores, settings, pairs.names)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(_record(options, settings, pairs, scores), indent=1) + "\n", "utf-8")
         print(f"every value: {options.json}")
     return 0
+
+
+def refused(error: Exception) -> int:
+    """Say what is wrong within 79 columns, paths in one piece, and return the exit code."""
+    for line in f"error: {error}".splitlines():
+        print(fill(line, 79, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    return WRONG_INPUT
 
 
 def read_settings(file: Path | None) -> ScoreSettings:
@@ -79,25 +98,47 @@ def _parser() -> argparse.ArgumentParser:
 
 def _score(options: argparse.Namespace, settings: ScoreSettings) -> tuple[PairedFolders, Scores]:
     from metrics.folders import read_folder, read_pairs
-    from metrics.suite import Judge
 
     pairs = read_pairs(options.images, options.base)
     references, others, training = (
-        list(read_folder(folder).values()) if folder else []
-        for folder in (options.references, options.others, options.training)
+        read_folder(folder) if folder else {} for folder in (options.references, options.others, options.training)
     )
-    judge = Judge(settings, references, others, training, options.nouns)
+    judge = judge_of(settings, references, others, training, options.nouns)
     asked = judge.asked_among(pairs.prompts)
     if asked:
         print(f"warning: {len(asked)} prompts ask for training subjects, no leak of these can be seen there:")
         print("\n".join(f"  {text} ({', '.join(nouns)})" for text, nouns in asked.items()))
     scores = judge.score(pairs.samples, pairs.base_images, pairs.prompts)
     if not pairs.captioned:
-        print("note: not every picture has its prompt beside it as NAME.txt, so adherence means little")
+        print("note: adherence means little, as not every picture has its prompt beside it\n  as NAME.txt")
     return pairs, scores
 
 
-def _print(scores: Scores, settings: ScoreSettings) -> None:
+def judge_of(
+    settings: ScoreSettings,
+    references: dict[str, Tensor],
+    others: dict[str, Tensor],
+    training: dict[str, Tensor],
+    nouns: Sequence[str],
+) -> Judge:
+    """Return the judge of folders as `read_folder` gives them.
+
+    Raises:
+        ScoreError: what `Judge` raises; references that were trained on are listed by name.
+    """
+    from metrics.images import TrainedOnError
+    from metrics.suite import Judge
+
+    try:
+        return Judge(
+            settings, list(references.values()), list(others.values()), list(training.values()), training_nouns=nouns
+        )
+    except TrainedOnError as error:
+        names = [f"reference {name}" for name in references], [f"training picture {name}" for name in training]
+        raise TrainedOnError(error.pairs, *names) from None
+
+
+def _print(scores: Scores, settings: ScoreSettings, names: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -108,27 +149,34 @@ def _print(scores: Scores, settings: ScoreSettings) -> None:
         low, high = scores.intervals[name]
         table.add_row(name, f"{getattr(scores, name):.3f}", f"{low:.3f} to {high:.3f}", meaning)
     for name, value in scores.constraints.items():
-        table.add_row(name, f"{value:+.3f}", _interval(scores, name), "broken" if value > 0 else "kept")
+        threshold = THRESHOLDS[Constraint(name)]
+        limit = getattr(settings, threshold.setting)
+        measured = limit - value if threshold.is_least else limit + value
+        verdict = f"{'broken' if value > 0 else 'kept'}: {ALLOWED[Constraint(name)].format(f'{limit:g}')}"
+        table.add_row(name, f"{measured:.3f}", _interval(scores, name, measured), verdict)
     for name in settings.constraints:
         if name not in scores.constraints:
             table.add_row(name, "–", "", f"not measured: {MISSING.get(name, 'something is missing')}")
     Console(soft_wrap=True).print(table)
+    for constraint in FLAGGED:
+        flags = scores.per_image.get(THRESHOLDS[constraint].mean_of, [])
+        at_fault = [name for name, flag in zip(names, flags, strict=False) if flag]
+        if at_fault:
+            print(f"flagged for {constraint}: {', '.join(at_fault[:8])}{' and others' if len(at_fault) > 8 else ''}")
     if settings.encoder == ScoreSettings().encoder:
-        print("The sandbox's judges know the sandbox's drawings only. Real pictures: --settings conf/score/flux.yaml")
+        print("The sandbox's judges know the sandbox's drawings only.")
+        print("For real pictures: --settings conf/score/flux.yaml")
 
 
-def _interval(scores: Scores, constraint: str) -> str:
-    """Return the interval of a constraint's value: that of the mean it is read from, moved to it."""
-    from metrics.calibrate import BOUNDS
-
-    if constraint not in BOUNDS:
-        return "–"  # diversity is one number of the whole set
-    name = BOUNDS[Constraint(constraint)][0]
-    sign = -1 if constraint in (Constraint.lines, Constraint.adherence) else 1
-    mean = sum(scores.per_image[name]) / len(scores.per_image[name])
-    offset = scores.constraints[constraint] - sign * mean
+def _interval(scores: Scores, constraint: str, measured: float) -> str:
+    """Return the interval of what a constraint holds: that of the mean it is read from, moved to it."""
+    name = THRESHOLDS[Constraint(constraint)].mean_of
+    if not name:
+        return "–"
+    sign = -1 if constraint == Constraint.adherence else 1
+    offset = measured - sign * sum(scores.per_image[name]) / len(scores.per_image[name])
     low, high = sorted(sign * bound + offset for bound in scores.intervals[name])
-    return f"{low:+.3f} to {high:+.3f}"
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _record(

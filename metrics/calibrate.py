@@ -17,22 +17,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from metrics.__main__ import judge_of, refused
 from metrics.folders import NamedPrompt, read_folder, read_picture
 from metrics.images import ScoreError
-from metrics.settings import Constraint, ScoreSettings, settings_from
+from metrics.settings import THRESHOLDS, Constraint, ScoreSettings, settings_from
 from metrics.statistics import Ruler, bootstrap_interval, training_ruler
-from metrics.suite import UNRELATED, Judge, Scores
+from metrics.suite import UNRELATED, Scores
 
-WRONG_INPUT = 2
 OBJECTIVES = ("style", "composition")
-# Constraint -> the value per picture it is the mean of, the setting that bounds it, and whether that is a least value.
-BOUNDS = {
-    Constraint.leakage: ("leak", "leak_rate", False),
-    Constraint.memorisation: ("copy", "copy_rate", False),
-    Constraint.failures: ("failed", "failure_rate", False),
-    Constraint.adherence: ("adherence", "adherence_loss", False),
-    Constraint.lines: ("line_quality", "line_quality", True),
-}
 
 
 @dataclass(frozen=True)
@@ -45,10 +37,11 @@ class SeedNoise:
 
     def breaks(self, settings: ScoreSettings) -> list[Constraint]:
         """Return the constraints whose threshold lies within the noise."""
-        least = {name: is_least for name, (_, _, is_least) in BOUNDS.items()}
-        held = {name: float(getattr(settings, BOUNDS[name][1])) for name in self.bounds}
+        held = {name: float(getattr(settings, THRESHOLDS[name].setting)) for name in self.bounds}
         return [
-            name for name, found in self.bounds.items() if (found < held[name] if least[name] else found > held[name])
+            name
+            for name, found in self.bounds.items()
+            if (found < held[name] if THRESHOLDS[name].is_least else found > held[name])
         ]
 
 
@@ -66,8 +59,7 @@ def main(arguments: list[str]) -> int:
         settings = settings_from(next(iter(outcomes.values()))["config"]["score"])
         report = written(rulers, seeds, settings, len(outcomes))
     except (ScoreError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_INPUT
+        return refused(error)
     print(report)
     if options.out:
         options.out.write_text(report, encoding="utf-8")
@@ -139,13 +131,10 @@ def _against_itself(
     config = outcome["config"]
     settings = settings_from(config["score"])
     others, training = config["eval"].get("others"), config["data"]["path"]
-    judge = Judge(
-        settings,
-        list(read_folder(Path(config["data"]["references"])).values()),
-        list(read_folder(Path(others)).values()) if others else [],
-        list(read_folder(Path(training)).values()),
-        nouns,
+    references, pool, trained = (
+        read_folder(Path(place)) if place else {} for place in (config["data"]["references"], others, training)
     )
+    judge = judge_of(settings, references, pool, trained, nouns)
     first, second = ([read_picture(folder / outcome["base_images"][pair[i]]) for pair in twice] for i in (0, 1))
     texts = [config["eval"]["prompts"][i]["text"] for i, _ in twice]
     scores = judge.score(second, first, [NamedPrompt(text) for text in texts])
@@ -154,11 +143,11 @@ def _against_itself(
 
 def _bounds(scores: Scores, texts: Sequence[str]) -> dict[Constraint, float]:
     found = {}
-    for constraint, (name, _, is_least) in BOUNDS.items():
-        if name not in scores.per_image:
+    for constraint, threshold in THRESHOLDS.items():
+        if threshold.mean_of not in scores.per_image:
             continue
-        low, high = bootstrap_interval(scores.per_image[name], texts, confidence=0.9)  # 95 % on one side
-        found[constraint] = low if is_least else high
+        low, high = bootstrap_interval(scores.per_image[threshold.mean_of], texts, confidence=0.9)  # 95 % on one side
+        found[constraint] = low if threshold.is_least else high
     if Constraint.adherence in found:  # what may be lost is held against the threshold
         low, _ = bootstrap_interval(scores.per_image["adherence"], texts, confidence=0.9)
         found[Constraint.adherence] = -low
@@ -177,10 +166,14 @@ def written(rulers: Mapping[str, Ruler], seeds: SeedNoise | None, settings: Scor
         silent = [name for name, ruler in rulers.items() if ruler.sd == 0]
         lines += [f"\nEqual in every repeat: {', '.join(silent)}."] if silent else []
     else:
-        lines += ["No recipe was trained twice. Repeat one: python -m sweep -m 'train.seed=choice(1,2,3)'"]
+        lines += ["No recipe was trained twice. Repeat one:", "", "    python -m sweep -m 'train.seed=choice(1,2,3)'"]
     lines += ["", "## The base against itself with another seed", ""]
     if seeds is None:
-        lines += ["No prompt was drawn with two seeds. Draw some: python -m sweep.score LORA_FILE eval=finalists"]
+        lines += [
+            "No prompt was drawn with two seeds. Draw some:",
+            "",
+            "    python -m sweep.score LORA_FILE eval=finalists",
+        ]
         return "\n".join(lines) + "\n"
     lines += [f"{seeds.prompts} prompts. A LoRA that did nothing but change the noise would be given:", ""]
     for name in OBJECTIVES:
@@ -189,7 +182,7 @@ def written(rulers: Mapping[str, Ruler], seeds: SeedNoise | None, settings: Scor
     lines += ["", "| threshold | is | 95 % bound of the noise | |", "|---|---|---|---|"]
     broken = seeds.breaks(settings)
     for constraint, bound in seeds.bounds.items():
-        name = BOUNDS[constraint][1]
+        name = THRESHOLDS[constraint].setting
         verdict = "**within the noise**: move it beyond" if constraint in broken else "clears it"
         lines += [f"| score.{name} | {getattr(settings, name):.3f} | {bound:.3f} | {verdict} |"]
     return "\n".join(lines) + "\n"

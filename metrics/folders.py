@@ -63,7 +63,7 @@ def read_pairs(images: Path, base: Path) -> PairedFolders:
     """Return the pictures of two folders side by side; equal names are one prompt and seed.
 
     Raises:
-        ScoreError: if a name is in one folder only, and what `read_folder` raises.
+        ScoreError: listing the names that are in one folder only or differ in size, and what `read_folder` raises.
     """
     samples, before = read_folder(images), read_folder(base)
     alone = [f"{images / name} has no base image in {base}" for name in samples if name not in before]
@@ -72,9 +72,20 @@ def read_pairs(images: Path, base: Path) -> PairedFolders:
         raise ScoreError(
             f"pictures are paired by file name, and {len(alone)} have no mate:\n  " + "\n  ".join(alone[:10])
         )
+    sizes = {name: (_size(sample), _size(before[name])) for name, sample in samples.items()}
+    differ = [f"{name}: {size}, its base image {other}" for name, (size, other) in sizes.items() if size != other]
+    if differ:
+        raise ScoreError(
+            f"a picture and its base image must be of one size, {len(differ)} of {len(samples)} pairs are not:\n  "
+            + "\n  ".join(differ[:10])
+        )
     texts = [_text(name, images, base) for name in samples]
     prompts = [NamedPrompt(text or name) for name, text in zip(samples, texts, strict=True)]
     return PairedFolders(list(samples), list(samples.values()), [before[name] for name in samples], prompts, all(texts))
+
+
+def _size(picture: Tensor) -> str:
+    return f"{picture.shape[2]}x{picture.shape[1]}"
 
 
 def _text(name: str, *folders: Path) -> str:

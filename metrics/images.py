@@ -20,6 +20,25 @@ class ScoreError(ValueError):
     """What is given cannot be scored; the message names the input, the rule and the value."""
 
 
+class TrainedOnError(ScoreError):
+    """References that show training pictures."""
+
+    def __init__(
+        self, pairs: Sequence[tuple[int, int]], references: Sequence[object] = (), training: Sequence[object] = ()
+    ) -> None:
+        """Take what `same_pictures` found, and what each picture is called where the caller knows it."""
+        self.pairs = pairs
+        shown = [
+            (references[i] if references else f"references[{i}]", training[j] if training else f"training[{j}]")
+            for i, j in pairs
+        ]
+        listed = "".join(f"\n  {reference} = {picture}" for reference, picture in shown[:10])
+        super().__init__(
+            f"references must never be trained on, but {len(pairs)} show a training picture, whatever they are called."
+            f" Take them out of one of the two folders:{listed}"
+        )
+
+
 class SampleError(ScoreError):
     """These samples cannot be scored: the fault is their LoRA's, and another's samples may be fine."""
 

@@ -24,6 +24,25 @@ class Constraint(StrEnum):
     lines = "lines"  # lines and contrast outside of what base and style have
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """What a constraint is held against."""
+
+    setting: str  # of ScoreSettings
+    mean_of: str  # the value per picture that is read; empty: one number of the whole set
+    is_least: bool = False  # whether it bounds from below
+
+
+THRESHOLDS = {
+    Constraint.leakage: Threshold("leak_rate", "leak"),
+    Constraint.memorisation: Threshold("copy_rate", "copy"),
+    Constraint.failures: Threshold("failure_rate", "failed"),
+    Constraint.adherence: Threshold("adherence_loss", "adherence"),
+    Constraint.diversity: Threshold("diversity_ratio", "", is_least=True),
+    Constraint.lines: Threshold("line_quality", "line_quality", is_least=True),
+}
+
+
 class LpipsNet(StrEnum):
     """The trunks lpips has heads for."""
 

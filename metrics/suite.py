@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metrics.encoder import Encoder
 from metrics.features import FeatureReader, unique
-from metrics.images import SampleError, ScoreError, check_images, same_pictures
+from metrics.images import SampleError, ScoreError, TrainedOnError, check_images, same_pictures
 from metrics.leakage import asked_among
 from metrics.perceptual import Lpips
 from metrics.readings import (
@@ -247,11 +247,7 @@ def _check_sets(
         raise ScoreError(f"the pool of other styles needs at least {least} pictures or none, got {len(others)}")
     shared = same_pictures(references, training)
     if shared:
-        listed = ", ".join(f"references[{i}] = training[{j}]" for i, j in shared[:10])
-        raise ScoreError(
-            f"references must never be trained on, but {len(shared)} show a training picture: {listed}. "
-            "Take them out of one of the two folders"
-        )
+        raise TrainedOnError(shared)
 
 
 def _check_pairs(
