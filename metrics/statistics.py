@@ -149,11 +149,9 @@ def bootstrap_interval(
     Source: Davison & Hinkley 1997, 3.8 (resampling with hierarchy; scipy.stats.bootstrap has none); percentiles widened
     for few prompts after Hesterberg 2015, "What Teachers Should Know About the Bootstrap", 5.3.
     """
-    table, rng = _trainings(values), np.random.default_rng(seed)
+    table = _trainings(values)
     ruler = ruler or training_ruler([_point(table, texts, statistic)])
-    drawn = _drawn(table, _resamples(texts, samples, rng), statistic)
-    noise = _by_training(ruler, 1 / len(table), samples, rng)
-    return _Draws(drawn, noise, len(set(texts))).interval(confidence)
+    return _resampled([table], texts, statistic, ruler, samples, seed).interval(confidence)
 
 
 def paired_difference(
@@ -183,15 +181,12 @@ def paired_difference(
     Raises:
         ValueError: if the two do not have one value for every text.
     """
-    tables, rng = (_trainings(first), _trainings(second)), np.random.default_rng(seed)
+    tables = [_trainings(first), _trainings(second)]
     if not all(table.shape[1] == len(texts) for table in tables):
         shapes = " and ".join(str(table.shape[1]) for table in tables)
         raise ValueError(f"both must have one value for each of the {len(texts)} texts, got {shapes}")
     ruler = ruler or training_ruler([_point(table, texts, statistic) for table in tables])
-    resamples = _resamples(texts, samples, rng)  # the same for both: that is what pairs them
-    drawn = _drawn(tables[0], resamples, statistic) - _drawn(tables[1], resamples, statistic)
-    noise = _by_training(ruler, sum(1 / len(table) for table in tables), samples, rng)
-    draws = _Draws(drawn, noise, len(set(texts)))
+    draws = _resampled(tables, texts, statistic, ruler, samples, seed)
     value = float(_point(tables[0], texts, statistic).mean() - _point(tables[1], texts, statistic).mean())
     low, high = draws.interval(confidence)
     least = ruler.tie(len(tables[0]), len(tables[1]), confidence) if ruler else 0.0
@@ -294,6 +289,17 @@ class _Draws:
         by_prompts, by_trainings = float(self.prompts.var()), float(self.trainings.var())
         share = by_prompts / (by_prompts + by_trainings) if by_prompts else 0.0
         return float(1 + (wide - 1) * share)
+
+
+def _resampled(
+    tables: Sequence[Floats], texts: Sequence[str], statistic: Statistic, ruler: Ruler | None, samples: int, seed: int
+) -> _Draws:
+    """Return what the statistic of one table, or the first's minus the second's, could have been."""
+    rng = np.random.default_rng(seed)
+    resamples = _resamples(texts, samples, rng)  # the same for both: that is what pairs them
+    first, *second = (_drawn(table, resamples, statistic) for table in tables)
+    noise = _by_training(ruler, sum(1 / len(table) for table in tables), samples, rng)
+    return _Draws(first - sum(second), noise, len(set(texts)))
 
 
 def _drawn(table: Floats, resamples: tuple[NDArray[np.intp], Floats], statistic: Statistic) -> Floats:
