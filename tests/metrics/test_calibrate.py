@@ -87,4 +87,4 @@ def test_what_is_no_outcome_is_refused(tmp_path, capsys):
     with pytest.raises(ScoreError, match="is no outcome of a trial"):
         read_outcomes([tmp_path])
     assert main([str(tmp_path / "nowhere")]) == 2
-    assert "run python -m sweep first" in capsys.readouterr().err
+    assert "run python -m sweep first" in " ".join(capsys.readouterr().err.split())
