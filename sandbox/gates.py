@@ -82,7 +82,8 @@ def judge_lora(args: argparse.Namespace, pipe: FluxPipeline) -> None:
     judge = Judge(*SIZES["512"], work=args.work)
     for name in ("base", "lora"):
         if name == "lora":
-            pipe.load_lora_weights(args.lora.parent, weight_name=args.lora.name)
+            pipe.load_lora_weights(args.lora.parent, weight_name=args.lora.name, adapter_name=name)
+            pipe.set_adapters(name, args.strength)
         for kind, parts in asked.items():
             texts = [words.caption(s, parts) for s in scenes]
             drawn = pictures(
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lora", type=Path, help="judge this LoRA instead of the base")
+    parser.add_argument("--strength", type=float, default=1.0, help="of this LoRA")
     parser.add_argument("--style", default="engraving", choices=STYLES)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
