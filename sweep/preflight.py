@@ -26,6 +26,7 @@ from trainer.targets import TargetsError
 GB = 1e9
 ROOT = Path(__file__).parents[1]
 _SANDBOX = "sandbox/data/"
+_OBJECTIVES = ["style", "composition"]
 _TO_BE_GIVEN = {
     "data.path": "`data.path` must be given: the folder of your pictures, data.path=MY_PICTURES, each with its caption"
     " beside it as NAME.txt",
@@ -83,7 +84,16 @@ def _checks(config: Config) -> Iterator[Check]:
     yield ("score", config.score), _score(config.score)
     yield ("plan", config.base.path, config.base.scale, data.path, data.limit, config.mix), _plan(config)
     yield ("prompts", config.eval, config.base.path, config.base.scale, config.score), _prompts(config)
+    yield ("objectives", config.search.objectives), _objectives(config.search.objectives)
     yield ("disk", config.study), _disk(study_folder(config.study), config.study.min_free_gb)
+
+
+def _objectives(names: list[str]) -> Iterator[str]:
+    if names != _OBJECTIVES:
+        yield (
+            f"`search.objectives` must be [{', '.join(_OBJECTIVES)}], which is what a trial is scored on; got"
+            f" [{', '.join(names)}]. Other names are for jobs of your own"
+        )
 
 
 def _base(base: BaseSettings) -> Iterator[str]:

@@ -105,7 +105,8 @@ class Driver:
             trials = study.get_trials()
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
             reasons = list(dict.fromkeys(str(trial.user_attrs.get("reason", "no reason recorded")) for trial in trials))
-            raise InputError(f"no trial completed: {'; '.join(reasons[:3])}.\n  Traces: {self.folder}/*/traceback.txt")
+            traces = f"\n  Traces: {self.folder}/*/traceback.txt" if any(self.folder.glob("*/traceback.txt")) else ""
+            raise InputError(f"no trial completed: {'; '.join(reasons[:3])}.{traces}")
         return trials
 
     def _in_slot(self, given: Arguments, field: Ground) -> list[FrozenTrial]:

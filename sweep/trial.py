@@ -108,23 +108,27 @@ def run_trial(
     outcome = read_outcome(folder)
     if outcome is None or outcome.identity != identity or outcome.number != number:
         bench = prepare(config, base, clock)
-        asked = bench.judge.asked_among(config.eval.prompts)
-        if asked:
-            listed = "; ".join(f"{text} ({', '.join(nouns)})" for text, nouns in asked.items())
-            steps.say(f"warning: unrelated prompts that ask for training subjects show no leak of them: {listed}")
+        _warn_of_asked(bench, config, steps)
         with tracked(config, folder, number, identity, steps.say) as watched:
             run = Run(config, bench, folder, folder / "training" / identity[:8], clock, steps, watched, number)
             outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
             outcome.write(folder)
             watched.outcome(outcome, folder)
         if not any(word.startswith("train.budget.") for word in overrides):  # a longer trial goes on from there
-            _drop_states(run.training)
+            for state in run.training.rglob("state.safetensors"):  # only an interrupted training needs them
+                state.unlink()
     else:
         steps("already scored", 1, 1, "its outcome.json is read")
     record(outcome, config, folder)
     if number is None:
         print_outcome(outcome, folder, steps)
     return outcome
+
+
+def _warn_of_asked(bench: Bench, config: Config, steps: StepProgress) -> None:
+    if asked := bench.judge.asked_among(config.eval.prompts):
+        listed = "; ".join(f"{text} ({', '.join(nouns)})" for text, nouns in asked.items())
+        steps.say(f"warning: unrelated prompts that ask for training subjects show no leak of them: {listed}")
 
 
 def identify(config: Config, base_id: str) -> str:
@@ -373,19 +377,21 @@ def score_lora(config: Config, lora: Path) -> tuple[Outcome, Path]:
 
     Caption strategy and mix are the configuration's, which need not be what the file was trained with.
     """
+    from trainer.export import peft_adapter, read_lora
+
     clock, steps = Clock(), StepProgress()
+    if is_cold():
+        steps.say("loading the base and the judges")
     with clock.time("start_up"):
         base = warm_base(config.base)
+    if peft_adapter(lora) is None:
+        read_lora(lora, base.family)  # a damaged file is told of before anything is drawn
+    bench = prepare(config, base, clock)
+    _warn_of_asked(bench, config, steps)
     identity = blake2b(f"{identify(config, base.id)} {content_id(lora)}".encode(), digest_size=16).hexdigest()
     folder = Path(config.study.folder).absolute() / "scored" / f"{lora.stem}-{identity[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(config, prepare(config, base, clock), folder, folder, clock, steps, Tracked.off())
+    run = Run(config, bench, folder, folder, clock, steps, Tracked.off())
     outcome = _outcome(run, [GivenLora(lora.absolute())], identity, plan="")
     outcome.write(folder)
     return outcome, folder
-
-
-def _drop_states(training: Path) -> None:
-    """Removes what only an interrupted training needs; the LoRA of every checkpoint stays."""
-    for state in training.rglob("state.safetensors"):
-        state.unlink()
