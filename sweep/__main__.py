@@ -156,7 +156,11 @@ def start(
         return job(config)
 
     def manual(config: DictConfig) -> None:
-        print_manual(sys.modules[task.__module__].__doc__ or "", config)
+        try:
+            print_manual(sys.modules[task.__module__].__doc__ or "", config)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     run.check, run.contents = job.check_all, job.contents_of  # type: ignore[attr-defined] # looked for by the sweeper
     register()

@@ -68,7 +68,7 @@ def test_a_study_is_not_continued_with_other_files_and_says_which(
     file: str, named: str, config: Config, tmp_path: Path
 ) -> None:
     study = tmp_path / "multirun" / "one"
-    open_study(study, SearchSettings(), {}, contents({"": config}))
+    open_study(study, SearchSettings(), {}, contents({"": config})).ask()  # without a trial it may begin anew
     open_study(study, SearchSettings(), {}, contents({"": config}))
     (tmp_path / file).write_text("something else")
     with pytest.raises(StudyMismatch) as refused:
