@@ -15,6 +15,7 @@ from sweep.progress import StepProgress
 from sweep.schema import Config
 from sweep.study import study_folder
 from trainer.base import BaseError, find_base, step_px
+from trainer.captioner_settings import CaptionerKind
 from trainer.captions import check_captions
 from trainer.estimate import known_shape, lora_weights, read_shape
 from trainer.examples import DatasetError, Example, read_examples
@@ -126,6 +127,11 @@ def _data(config: Config) -> Iterator[str]:
         check_captions(with_captions(config, examples, StepProgress()), config.captions)
     except DatasetError as fault:
         yield str(fault)
+        if config.captioner.kind == CaptionerKind.rules and not config.tagger.model:
+            try:  # no model is asked about a folder that cannot be trained on
+                check_captions(with_captions(config, fault.readable, StepProgress()), config.captions)
+            except DatasetError as missing:
+                yield str(missing)
 
 
 def _plan(config: Config) -> Iterator[str]:
@@ -182,7 +188,7 @@ def read_pictures(
     try:
         return read_examples(path, limit=limit, subset_seed=subset_seed, masks=masks)
     except DatasetError as fault:
-        raise DatasetError(f"`{key}`: {fault}") from fault
+        raise DatasetError(f"`{key}`: {fault}", fault.readable) from fault
 
 
 def _score(score: ScoreSettings) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,7 +35,15 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class DatasetError(ValueError):
-    """A folder of pictures cannot be used; the message lists the files at fault and why."""
+    """A folder of pictures cannot be used; the message lists the files at fault and why.
+
+    Attributes:
+        readable: the pictures of the folder without a fault, so that what else is wrong with these can be told at once.
+    """
+
+    def __init__(self, message: str, readable: Sequence[Example] = ()) -> None:
+        super().__init__(message)
+        self.readable = list(readable)
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def read_examples(
         except (OSError, ValueError) as error:
             faults.append(f"{path}: {error}")
     if faults:
-        raise DatasetError(list_faults("files that cannot be used", faults))
+        raise DatasetError(list_faults("files that cannot be used", faults), examples)
     if limit is not None and limit > len(paths):
         raise DatasetError(f"`limit` asks for {limit} pictures, {folder} holds {len(paths)}")
     drawn = sorted(examples, key=lambda example: derive_seed(subset_seed, example.path.name))[:limit]

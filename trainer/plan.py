@@ -245,8 +245,8 @@ def _warnings(side: SidePlan) -> list[str]:
     warnings = []
     if side.too_small:
         warnings.append(
-            f"side {side.side}: {side.too_small} of {len(side.fits)} pictures are smaller"
-            f" than {side.pixels}x{side.pixels} px"
+            f"side {side.side}: smaller than {side.pixels}x{side.pixels} px:"
+            f" {side.too_small} of {len(side.fits)} pictures"
         )
     shapes = Counter(bucket.width == bucket.height for bucket in side.buckets)
     if not shapes[False] and side.crop_loss > 0.1:

@@ -76,6 +76,7 @@ def test_all_spoilt_files_are_named_at_once(pictures: Path, sweep: Run) -> None:
     names = [truncate(pictures), not_utf8(pictures)]
     Image.new("RGB", (64, 64)).save(pictures / "good.png")
     refused(sweep(f"data.path={pictures}", "captions=none"), *names)
+    refused(sweep(f"data.path={pictures}"), *names, "good.txt")  # which lacks a caption
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path, either: Run) -> None:

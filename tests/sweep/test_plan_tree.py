@@ -63,7 +63,7 @@ def test_the_tree_goes_from_the_pictures_to_the_warnings() -> None:
         (["base.max_text_tokens=3"], "captions are longer than `base.max_text_tokens`=3 tokens"),
         (["train.lora.alpha=1"], "ComfyUI and Forge do not read alpha"),
         (["train.lora.kind=dora"], "not by ComfyUI"),
-        (["mix=1024x5"], "pictures are smaller than 128x128 px"),
+        (["mix=1024x5"], "smaller than 128x128 px: 30 of 30 pictures"),
     ],
 )
 def test_what_a_person_would_want_to_know_is_a_warning(overrides: list[str], warned: str) -> None:

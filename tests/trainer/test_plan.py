@@ -111,7 +111,7 @@ def test_warnings_name_small_pictures_and_lonely_buckets() -> None:
     pictures = [Picture(64, 64), Picture(64, 64), Picture(128, 64)]
     plan = make_plan(pictures, MixSettings({768: 1}), scale=0.125, step=8, seed=0)
     assert plan.warnings == [
-        "side 768: 3 of 3 pictures are smaller than 96x96 px",
+        "side 768: smaller than 96x96 px: 3 of 3 pictures",
         "side 768: 1 of 2 buckets hold a single picture",
     ]
     assert "768" in str(plan) and "warning" in str(plan)
