@@ -98,12 +98,14 @@ def strengths(trainings: Trainings) -> Iterator[Row]:
 
 
 def over_trained(trainings: Trainings) -> Iterator[Row]:
+    """With the sandbox's own layers and with all of them, as other trainers take by default."""
     usual = trainings.trained(V6)[0]["config"]["train"]["budget"]["images_seen"]
-    found = best(trainings.trained(V6, f"train.budget.images_seen={10 * usual}")[0])
-    worst = max(found["constraints"][name] for name in ("leakage", "memorisation"))
-    told = ("leak_rate", "leak_picture", "copy_rate", "memorisation_gap", "style_in_domain")
-    note = ", ".join(f"{name} {found['diagnostics'][name]:.3f}" for name in told)
-    yield Row("10 times the budget breaks leakage or memorisation", worst, "> 0", worst > 0, note)
+    for layers, override in (("the sandbox's layers", []), ("every layer", ["train.lora.layers=[]"])):
+        found = best(trainings.trained(V6, f"train.budget.images_seen={10 * usual}", *override)[0])
+        worst = max(found["constraints"][name] for name in ("leakage", "memorisation"))
+        told = ("leak_rate", "leak_picture", "copy_rate", "memorisation_gap", "style_in_domain")
+        note = ", ".join(f"{name} {found['diagnostics'][name]:.3f}" for name in told)
+        yield Row(f"10 times the budget on {layers} breaks leakage or memorisation", worst, "> 0", worst > 0, note)
 
 
 def versions(trainings: Trainings) -> Iterator[Row]:
