@@ -147,7 +147,9 @@ class Lora:
         if weights is None:
             yield
             return
-        trained = self.state()
+        trained = {
+            name: weight.detach().clone() for name, weight in self.parameters.items()
+        }  # `state` is no copy on a CPU
         self.load(weights)
         try:
             yield

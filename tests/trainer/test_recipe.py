@@ -119,6 +119,13 @@ def test_a_file_of_every_kind_draws_another_picture_and_less_at_half_strength(
     assert 0 < (half - plain).abs().mean() < (full - plain).abs().mean()
 
 
+def test_a_checkpoint_of_the_average_leaves_the_training_as_it_was(run: Callable[..., Any]) -> None:
+    averaged = replace(SETTINGS, ema=0.9)
+    assert _equal(
+        _last(run("one", replace(averaged, checkpoints=1))), _last(run("two", replace(averaged, checkpoints=2)))
+    )
+
+
 def test_the_file_of_a_training_holds_the_average(run: Callable[..., Any]) -> None:
     """Of two steps, the first keeps (1 + 1) / (10 + 1) of the start."""
     settings = replace(SETTINGS, budget=BudgetSettings(steps=1), checkpoints=1)
