@@ -35,6 +35,7 @@ SHARED = (
     f"train.optimizer.warmup_steps={WARMUP}",
     f"train.optimizer.weight_decay={WEIGHT_DECAY}",
     "train.timesteps=sigmoid",
+    "train.ema=0",
     "train.checkpoints=1",
     "score.constraints=[]",  # the list is about style and composition, and early stopping shall rank by nothing else
     "track=off",
