@@ -81,7 +81,7 @@ def headline(found: Findings) -> str:
         return f"Trial {top.number} leads, but {others} may be as good."
     if any(entry.relation == "not compared" for entry in rivals):
         return f"Trial {top.number} has the best values."
-    return f"Trial {top.number} is best."
+    return f"Trial {top.number} leads."  # only finalists, trained anew, make one the best
 
 
 def state(found: Findings) -> str:
