@@ -17,7 +17,7 @@ from sweep.database import address_of
 from sweep.errors import InputError
 from sweep.progress import console, duration, shown
 from sweep.study import FINISHED, best, is_held, load_study
-from sweep.summary import counts_in_words, label, nearest, reasons, scores, trials_table
+from sweep.summary import counts_in_words, label, nearest, print_trials, scores
 from sweep.typed import complain, folded
 
 LISTED = 12  # trials in the table, best first
@@ -52,11 +52,7 @@ def print_status(folder: Path, out: Console) -> None:
     elif done:
         out.print(folded(f"none is usable yet. {nearest(done)}", "  "), soft_wrap=True)
     if done:
-        out.print(trials_table(done, names, limit=LISTED))
-    if len(done) > LISTED:
-        out.print(f"  … and {len(done) - LISTED} more")
-    for line in reasons(done):
-        out.print(folded(line, "  "), soft_wrap=True)
+        print_trials(out, done, names, LISTED)
 
 
 def _since(trial: FrozenTrial) -> str:

@@ -100,6 +100,15 @@ def trials_table(trials: Sequence[FrozenTrial], names: Sequence[str], limit: int
     return table
 
 
+def print_trials(console: Console, trials: Sequence[FrozenTrial], names: Sequence[str], limit: int) -> None:
+    """The table of the best, how many more there are, and what ruled out or ended the others."""
+    console.print(trials_table(trials, names, limit))
+    if len(trials) > limit:
+        console.print(f"… and {len(trials) - limit} more, in the report")
+    for line in reasons(trials):
+        console.print(folded(line, "  "), soft_wrap=True)
+
+
 def _shortly(trial: FrozenTrial) -> str:
     """Whether it counts; why it has no values has no room in a column."""
     return {TrialState.FAIL: "failed", TrialState.PRUNED: "stopped early"}.get(trial.state) or why_not(trial)
@@ -131,11 +140,7 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
     console.print()
     if trials:
-        console.print(trials_table(trials, names, limit=LISTED))
-    if len(trials) > LISTED:
-        console.print(f"… and {len(trials) - LISTED} more, in the report")
-    for line in reasons(trials):
-        console.print(folded(line, "  "), soft_wrap=True)
+        print_trials(console, trials, names, LISTED)
     kept = front(trials)
     if kept:
         console.print("Pareto front (usable, no other is better in everything):")
