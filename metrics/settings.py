@@ -108,7 +108,7 @@ class ScoreSettings:
     leak_rate: float = 0.05  # share of samples that may show an unasked training noun; facts 9.1, proposal
     copy_rate: float = 0.02  # share of samples that may be copies; facts 9.1: one in 48 is already too many
     copy_distance: float = 0.4  # a copy is nearer than this share of references' usual distance; LPIPS
-    failure_rate: float = 0.03  # failed samples above the base's own share; facts 9.1, proposal
+    failure_rate: float = 0.03  # failed samples above the base's own share, and one at least; facts 9.1, proposal
     adherence_loss: float = 0.5  # nats of log-retrieval of the own prompt that may be lost; proposal
     diversity_ratio: float = 0.8  # spread of the samples over the base's that must be left; facts 9.1
     line_quality: float = 0.5  # least mean quality of lines and contrast; proposal, see the ladder in tests

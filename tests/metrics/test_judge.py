@@ -115,6 +115,13 @@ def test_noise_breaks_failures(judge, base):
     assert scores.constraints["failures"] > 0.5
 
 
+def test_one_failed_picture_is_no_rate_and_two_are(judge, base):
+    blank = torch.full_like(base[0], 0.5)
+    broken = [judged(judge, [blank] * many + base[many:], base).constraints["failures"] for many in (0, 1, 2)]
+    assert broken == pytest.approx([-1 / COUNT, 0, 1 / COUNT], abs=1e-6)
+    assert broken[1] <= 0
+
+
 @pytest.mark.parametrize("samples", list(SETS))
 def test_every_metric_is_finite_and_in_its_range(scored, samples):
     scores = scored[samples]
