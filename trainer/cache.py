@@ -5,6 +5,7 @@ by file name silently train on yesterday's captions.) Any number of processes ma
 rename, and two that make the same tensor make the same file.
 """
 
+import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -28,6 +29,17 @@ def content_key(*parts: str | int | float | Tensor) -> str:
             digest.update(repr(part).encode())
         digest.update(b"\x1f")
     return digest.hexdigest()
+
+
+def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file, byte for byte the same for the same contents: the library writes metadata in any order."""
+    data = save(dict(tensors), metadata=dict(metadata))
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[length:]
 
 
 class TensorCache:

@@ -41,7 +41,7 @@ class Checkpoint:
     losses: list[float]  # of each step since the checkpoint before
     seconds: float  # training since the checkpoint before; what the caller does in between is not counted
     validation: float | None = None  # loss at fixed noise on pictures that are not trained on; None: not asked for
-    peak_bytes: int = 0  # most device memory in use at once since the base was loaded; 0 on a CPU
+    peak_bytes: int = 0  # most device memory in use at once since this training began or went on; 0 on a CPU
 
 
 class TrainingFolder:

@@ -20,11 +20,10 @@ from typing import Any
 import torch
 from peft import LoKrConfig, LoraConfig, PeftConfig
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from trainer.base import Family
-from trainer.cache import write_atomic
+from trainer.cache import file_bytes, write_atomic
 from trainer.settings import FileDtype
 
 # Layers of a block: kohya's name -> diffusers' names, in the order in which FLUX fuses them.
@@ -309,7 +308,7 @@ def _write(
     as_asked = {
         key: w if dtype is None or key.endswith(".alpha") else w.to(getattr(torch, dtype)) for key, w in weights.items()
     }
-    write_atomic(path, save(as_asked, metadata={"format": "pt", **metadata}))
+    write_atomic(path, file_bytes(as_asked, {"format": "pt", **metadata}))
     return path
 
 

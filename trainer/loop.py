@@ -29,7 +29,7 @@ from trainer.flow import add_noise, draw_sigmas, pack
 from trainer.flux import FluxBase
 from trainer.lora import Lora
 from trainer.loss import packed_masks, picture_losses
-from trainer.memory import activations_recomputed, out_of_memory_advice, peak_bytes
+from trainer.memory import activations_recomputed, forget_peak, out_of_memory_advice, peak_bytes
 from trainer.metadata import lora_metadata
 from trainer.optimizers import OPTIMIZERS, read_memory, write_memory
 from trainer.plan import Batch, Plan, make_plan
@@ -183,6 +183,7 @@ class _Trainee:
             raise TrainingError(
                 "one training runs in one process: start several trainings instead of `accelerate launch`"
             )
+        forget_peak(base.device)  # of the trainings before this one on the same base
         self.latents = encode_examples(base, job.examples, job.plan, job.cache)
         self.masks = encode_masks(base, job.examples, job.plan)
         self.texts = Texts(base, job.cache)
@@ -232,6 +233,7 @@ class _Trainee:
                 except torch.OutOfMemoryError as error:
                     raise TrainingError(self._too_large()) from error
             if self.validate is not None:
+                self.lora.keep_ranks()
                 with self.lora.standing_in(self.average):
                     validation = self.validate()
         took, loss = time.perf_counter() - start, sum(losses) / len(losses)

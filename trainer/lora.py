@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig
-from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
 from trainer.base import COMPONENTS
-from trainer.cache import write_atomic
+from trainer.cache import file_bytes, write_atomic
 from trainer.peft_layers import inject_layers, peft_config, set_modules
 from trainer.seeds import derive_seed
 from trainer.settings import FileDtype, Kind, LoraSettings
@@ -122,6 +121,11 @@ class Lora:
                 kept = torch.rand(pictures, down.shape[0], generator=generator) >= rate
                 layer.kept = (kept / (1 - rate)).to(down.device)
 
+    def keep_ranks(self) -> None:
+        """Have all inner channels act again."""
+        for layer in self._layers.values():
+            layer.kept = None  # type: ignore[assignment]
+
     @contextmanager
     def plugged_in(self) -> Iterator[None]:
         """Have the LoRA act in the transformer."""
@@ -129,8 +133,7 @@ class Lora:
             try:
                 yield
             finally:
-                for layer in self._layers.values():
-                    layer.kept = None  # type: ignore[assignment]
+                self.keep_ranks()
 
     def state(self) -> dict[str, Tensor]:
         """The weights by name, on the CPU."""
@@ -176,4 +179,4 @@ def write_peft(
 ) -> None:
     """Write a LoRA file in diffusers' layout, at once or not at all."""
     packed = {"format": "pt", "lora_adapter_metadata": json.dumps(config, sort_keys=True), **metadata}
-    write_atomic(path, save(dict(weights), metadata=packed))
+    write_atomic(path, file_bytes(weights, packed))

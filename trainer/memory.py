@@ -38,8 +38,14 @@ def activations_recomputed(transformer: nn.Module, settings: TrainSettings) -> I
         transformer.disable_gradient_checkpointing()  # type: ignore[operator]
 
 
+def forget_peak(device: torch.device) -> None:
+    """Have `peak_bytes` tell of what comes from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_bytes(device: torch.device) -> int:
-    """Most memory that torch held on the device at once; 0 on a CPU."""
+    """Most memory that torch held on the device at once since `forget_peak`; 0 on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 

@@ -6,6 +6,7 @@ begins to learn the training pictures by heart.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -31,8 +32,8 @@ def validation_loss(
 ) -> Callable[[], float]:
     """A function that reads the loss of the transformer as it is, with whatever is plugged in.
 
-    Pictures are shown at the side with the most repeats; one whose caption is missing is read without text. Neither
-    noise nor levels depend on the training's seed.
+    Pictures are shown at the side with the most repeats, with their captions whatever the dropout; one whose caption is
+    missing is read without text. Neither noise nor levels depend on the training's seed.
 
     Args:
         levels: noise levels per picture, the middles of that many equal parts of (0, 1).
@@ -71,6 +72,6 @@ def validation_loss(
 
 def _words(base: FluxBase, example: Example, captions: CaptionSettings) -> str:
     try:
-        return caption(example, captions, epoch=0, seed=0, count=base.count_tokens)
+        return caption(example, replace(captions, dropout=0.0), epoch=0, seed=0, count=base.count_tokens)
     except DatasetError:
         return ""

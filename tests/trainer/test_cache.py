@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from trainer.buckets import Bucket, Fit
-from trainer.cache import TensorCache, content_key, write_atomic
+from trainer.cache import TensorCache, content_key, file_bytes, write_atomic
 from trainer.encoding import Texts, encode_examples, fit_pixels
 from trainer.examples import read_examples
 from trainer.flux import FluxBase
@@ -22,6 +23,17 @@ def test_keys_follow_values_types_and_shapes() -> None:
     assert len({content_key(*part) for part in parts}) == len(parts)
     assert content_key("a", x) == content_key("a", x.clone())
     assert content_key("a", x.reshape(2, 3).T) != content_key("a", x.reshape(2, 3))
+
+
+def test_files_of_equal_contents_are_equal_byte_by_byte(tmp_path: Path) -> None:
+    metadata = {f"ss_{letter}": f"{letter} ä" for letter in "abcdefgh"}
+    tensors = {"x": torch.arange(3).bfloat16(), "y": torch.ones(2, 2)}
+    first, again = file_bytes(tensors, metadata), file_bytes(tensors, dict(reversed(metadata.items())))
+    assert first == again
+    (tmp_path / "file").write_bytes(first)
+    with safe_open(tmp_path / "file", framework="pt") as file:
+        assert file.metadata() == metadata
+        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
 
 
 def test_what_is_stored_is_loaded(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What can be chosen about a training: each choice acts, repeats itself, and goes on bit by bit after a stop."""
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -106,6 +109,41 @@ def test_a_choice_acts_and_a_stopped_training_goes_on_to_the_same_end(
     assert not _equal(whole, plain)
 
 
+def test_all_choices_at_once_killed_at_any_moment_end_in_the_same_file(
+    run: Callable[..., Any], examples: list[Example], tmp_path: Path
+) -> None:
+    """A process of its own that is killed for good, three times; the file is the same byte by byte."""
+    asked: dict[str, Any] = {
+        "captions": CaptionSettings(Strategy.original, dropout=0.3, shuffle_tags=True),
+        "mix": MixSettings({256: 1, 512: 2}, batch_size=2, gradient_accumulation=2, random_side=True),
+        "settings": replace(
+            SETTINGS,
+            optimizer=OptimizerSettings(OptimizerName.prodigy, 1.0),
+            lora=LoraSettings(rank=4, rank_dropout=0.3),
+            ema=0.9,
+            validation=1,
+            checkpoints=4,
+        ),
+    }
+    whole = list(run("whole", **asked))
+    for checkpoint in whole[1:]:
+        process = os.fork()
+        if process == 0:
+            for _ in run("killed", **asked):
+                pass
+            os._exit(0)
+        place = tmp_path / "killed" / checkpoint.lora.parent.name
+        deadline = time.monotonic() + 60
+        while not place.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    goes_on = list(run("killed", **asked))
+    assert [c.lora.read_bytes() for c in goes_on] == [c.lora.read_bytes() for c in whole]
+    assert [c.losses for c in goes_on] == [c.losses for c in whole]
+    assert [c.validation for c in goes_on] == [c.validation for c in whole]
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 def test_a_file_of_every_kind_draws_another_picture_and_less_at_half_strength(
     kind: Kind, run: Callable[..., Any], base: FluxBase
@@ -210,6 +248,15 @@ def test_the_validation_loss_is_fixed_and_falls_on_what_is_learned(
     assert other[0].validation == pytest.approx(found[0], rel=0.2)  # the same noise whatever the seed
     held_out = list(run("held", settings, examples=one, held_out=examples[2:]))
     assert held_out[0].validation != found[0]
+
+
+def test_the_validation_loss_knows_nothing_of_what_a_training_leaves_out(run: Callable[..., Any]) -> None:
+    first = replace(SETTINGS, validation=2, budget=BudgetSettings(steps=1), checkpoints=1)
+    still = replace(first, optimizer=OptimizerSettings(learning_rate=1e-30, weight_decay=0.0))
+    (plain,) = run("plain", still, captions=CaptionSettings(Strategy.original))
+    dropping = replace(still, lora=replace(still.lora, rank_dropout=0.5))
+    (found,) = run("dropping", dropping, captions=CaptionSettings(Strategy.original, dropout=1.0))
+    assert found.validation == plain.validation
 
 
 def test_a_training_of_seconds_ends_and_goes_on(run: Callable[..., Any]) -> None:
