@@ -162,7 +162,8 @@ def print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
         low, high = best.intervals.get(name, (value, value))
         steps.say(f"{name:<12} {value:.3f}  (95 % of resamples: {low:.3f} to {high:.3f})")
     for name, value in best.constraints.items():
-        way = "kept, {:.3f} below" if value <= 0 else "broken, {:.3f} over"
-        steps.say(f"{name:<12} {way.format(abs(value))} its limit")
+        kept = "kept, at" if value > -0.0005 else f"kept, {-value:.3f} below"
+        way = f"broken, {value:.3f} over" if value > 0 else kept
+        steps.say(f"{name:<12} {way} its limit")
     steps.say("seconds      " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in outcome.timings.items()))
     steps.say(f"LoRA         {folder / best.lora}\npictures     {folder / outcome.sheet}")
