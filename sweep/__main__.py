@@ -31,12 +31,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.errors import ImpossibleTrial, InputError, Stopped
+from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
 from sweep.schema import Config, register
 from sweep.typed import complain, python
 
 WRONG_INPUT = 2
-INTERRUPTED = 130
 OVERRIDE = re.compile(r"~|[\w+./@]+=")
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
@@ -114,6 +114,7 @@ class Job:
             if self.check is not None:
                 self.check({"": made})
             self.begun = True
+            put_away_first()
             return self.task(made, _place(node, None))
         except WRONG as fault:
             if not self.is_refusal(fault):
@@ -175,7 +176,7 @@ def start(
         if job.refused is not None:
             raise job.refused
     except KeyboardInterrupt:
-        print("\nStopped. The same command continues where this one stopped.", file=sys.stderr)
+        print(LAST_WORDS, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except WRONG as fault:
         if traces_wanted or not job.is_refusal(fault):

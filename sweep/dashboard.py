@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from sweep.database import DATABASE, has_study, storage
 from sweep.errors import InputError
+from sweep.interrupts import put_away_first
 from sweep.record import artifact_store
 from sweep.study import is_feasible
 from sweep.typed import complain, python
@@ -109,6 +110,7 @@ def serve(folder: Path, host: str, port: int) -> None:
             f"warning: another optuna-dashboard, its pages take ruled-out trials for good ones: {fault}",
             file=sys.stderr,
         )
+    put_away_first()
     try:
         run_server(storage(folder), host=host, port=port, artifact_store=artifact_store(folder))
     except KeyboardInterrupt:
