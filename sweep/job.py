@@ -6,6 +6,7 @@ comes back is plain: an exception might not survive the way, and its trace never
 """
 
 import errno
+import faulthandler
 import math
 import signal
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -30,8 +31,9 @@ from sweep.errors import InputError, Stopped
 from trainer.base import BaseError
 from trainer.examples import DatasetError
 
-BEGAN = ".began"  # in a trial's folder while its job runs
+BEGAN = ".began"  # in a trial's folder from its job's start; holds a trace if the job had to be ended from outside
 AGAIN_S = 10.0  # s until the alarm rings again, for a library that swallowed it
+LAST_CALL_S = 60.0  # s that the call in hand may go on when time is up, before its process is ended
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,9 @@ class Guarded:
         self.seconds = seconds
 
     def __call__(self, config: DictConfig) -> Any:
-        began = Path(HydraConfig.get().runtime.output_dir) / BEGAN
-        began.touch()
         try:
-            with _time_limit(self.seconds):
+            place = Path(HydraConfig.get().runtime.output_dir)
+            with (place / BEGAN).open("w") as trace, _time_limit(self.seconds, trace):
                 return self.task(config)
         except TimeIsUp:
             return Failure(f"took longer than search.trial_seconds={self.seconds:g}", traceback.format_exc())
@@ -108,6 +109,8 @@ def run_job(launcher: Launcher, overrides: list[str], number: int, objectives: S
     try:
         [job] = launcher.launch([overrides], initial_job_idx=number)
     except Exception as error:  # a launcher's own: a killed worker, a lost node, or a cluster that is not there
+        if (never_returned := hung(folder)) is not None:
+            return Ended(never_returned)
         failure = _failure(error, lost=(folder / BEGAN).exists())
         if not failure.lost and not isinstance(error, HydraException | OmegaConfBaseException):
             raise InputError(f"`hydra/launcher` could not start the job: {failure.reason}") from error
@@ -124,12 +127,25 @@ def run_job(launcher: Launcher, overrides: list[str], number: int, objectives: S
     return Ended(_values(job, objectives), job.cfg, choices)
 
 
+def hung(folder: Path) -> Failure | None:
+    """What became of a job whose process was ended in a call that never returned; None for any other.
+
+    Args:
+        folder: of the trial.
+    """
+    began = folder / BEGAN
+    trace = began.read_text(encoding="utf-8", errors="replace") if began.is_file() else ""
+    reason = "took longer than search.trial_seconds, in a call that never returned: its process was ended"
+    return Failure(reason, trace) if trace else None
+
+
 @contextmanager
-def _time_limit(seconds: float | None) -> Iterator[None]:
+def _time_limit(seconds: float | None, trace: IO[str]) -> Iterator[None]:
     """Raises TimeIsUp in the block after so many seconds; the system's alarm, as a job holds the only thread.
 
-    Python hears it when the call in hand returns: a step in C code is finished first, and one that never returns is
-    none that this can end. Where a library swallows it, it rings again.
+    Python hears it when the call in hand returns, so a step in C code is finished first. Where a library swallows it,
+    it rings again. A call that does not return ends with its process, which a thread of Python's own sees to that needs
+    no turn of the interpreter's: code 1, and the trace says where it was.
     """
     if seconds is None:
         yield
@@ -139,11 +155,13 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         raise TimeIsUp
 
     before = signal.signal(signal.SIGALRM, ring)
+    faulthandler.dump_traceback_later(seconds + LAST_CALL_S, exit=True, file=trace)
     signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
 
 

@@ -6,7 +6,8 @@ loaded from trial to trial; joblib, submitit and ray get one job at a time from 
 batch per process, one working configuration and one alarm clock: threads would have to share them, processes do not.
 
 A slot ends with the command that started it, however that ends: it listens on a pipe. A slot that is killed, with its
-trial most often, is started again.
+trial most often, is started again. So is one that ended itself because its trial hung, which is why a search with
+`search.trial_seconds` has a slot even for one trial at a time.
 """
 
 import os
@@ -60,12 +61,13 @@ def cards() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
-def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int]) -> None:
+def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int], hangs: Callable[[], bool]) -> None:
     """Runs the slots until each of them finds nothing left to do.
 
     Args:
         say: gets every line they print.
         finished: how many trials of the study have ended, to tell whether killed slots get anywhere.
+        hangs: whether a trial that nobody has told of yet had its process ended in a call that never returned.
 
     Raises:
         InputError: if one of them ended with an error, which it has said by then.
@@ -79,9 +81,10 @@ def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int
         with lock:
             say(line)
 
-    slots = [_Slot(number, found, say_in_turn) for number in range(1, count + 1)]
+    own = [(f"{number}| ", found[(number - 1) % len(found)] if found else "") for number in range(1, count + 1)]
+    slots = [_Slot(i, *(each if count > 1 else ("", "")), say_in_turn) for i, each in enumerate(own, start=1)]
     try:
-        _wait(slots, finished)
+        _wait(slots, finished, hangs)
     finally:
         for slot in slots:
             slot.ask_to_stop()
@@ -92,19 +95,25 @@ def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int
 class _Slot:
     """One process, started again when it is killed."""
 
-    def __init__(self, number: int, found: Sequence[str], say: Callable[[str], None]) -> None:
+    def __init__(self, number: int, mark: str, card: str, say: Callable[[str], None]) -> None:
+        """Start it.
+
+        Args:
+            mark: in front of its lines.
+            card: that it may use; empty: whatever this process may.
+        """
         self.number = number
-        self.say = say
+        self.say = lambda line: say(f"{mark}{line}")
         width = int(os.environ.get("COLUMNS") or shutil.get_terminal_size().columns)
         self.environment = {
             **os.environ,
             NUMBER: str(number),
             BEGAN: str(time.time()),
-            "COLUMNS": str(max(40, min(width, 80) - len(f"{number}| "))),
+            "COLUMNS": str(max(40, min(width, 80) - len(mark))),
             "PYTHONUNBUFFERED": "1",
         }
-        if found:
-            self.environment[CARDS] = found[(number - 1) % len(found)]
+        if card:
+            self.environment[CARDS] = card
         self.start()
 
     def start(self) -> None:
@@ -126,7 +135,7 @@ class _Slot:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.strip():
-                self.say(f"{self.number}| {line.rstrip()}")
+                self.say(line.rstrip())
 
     def ask_to_stop(self) -> None:
         """As Ctrl-C does, if it has not ended; its trial is left to be continued."""
@@ -143,22 +152,23 @@ class _Slot:
         self.reader.join(timeout=5)
 
 
-def _wait(slots: Sequence[_Slot], finished: Callable[[], int]) -> None:
+def _wait(slots: Sequence[_Slot], finished: Callable[[], int], hangs: Callable[[], bool]) -> None:
     deaths, before = 0, finished()
     while True:
         codes = [slot.process.poll() for slot in slots]
         if all(code == 0 for code in codes):
             return
         for slot, code in zip(slots, codes, strict=True):
-            if code is not None and code > 0:
-                slot.reader.join(timeout=5)
+            if not code:
+                continue
+            slot.reader.join(timeout=5)
+            if code > 0 and not hangs():
                 raise InputError(f"slot {slot.number} ended with the error above. The same command continues the study")
-            if code is not None and code < 0:
-                now = finished()
-                deaths, before = (1 if now > before else deaths + 1), now
-                if deaths > BARREN * len(slots):
-                    raise InputError(f"slots are killed again and again (signal {-code}); is there enough memory?")
-                slot.reader.join(timeout=5)
-                slot.say(f"{slot.number}| killed (signal {-code}); started again")
-                slot.start()
+            now = finished()
+            deaths, before = (1 if now > before else deaths + 1), now
+            if deaths > BARREN * len(slots):
+                raise InputError(f"slots die again and again (code {code}); is there enough memory?")
+            why = f"killed (signal {-code})" if code < 0 else "ended in a call that never returned"
+            slot.say(f"{why}; started again")
+            slot.start()
         time.sleep(0.2)

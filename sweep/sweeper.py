@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -28,7 +29,8 @@ from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
 from sweep.errors import InputError, Stopped, StorageLost
 from sweep.experiment import write_experiment
-from sweep.job import Ended, Failure, Guarded, run_job
+from sweep.interrupts import put_away_first
+from sweep.job import Ended, Failure, Guarded, hung, run_job
 from sweep.progress import SweepProgress
 from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import Point, in_order, read_conditions
@@ -91,14 +93,16 @@ class Driver:
             return self._in_slot(given, field)
         configs = self._check(given, field)
         recipes = [self._recipe(name, given, field) for name in self.search.enqueue]
+        put_away_first()
         with self.hold.whole(), told_of_storage(self.folder):
             with self.hold.claim():
                 fixed = self._fixed(configs, given.space)
                 study = open_study(self.folder, self.search, given.space, fixed, self.study.heartbeat_seconds)
                 self._enqueue(study, recipes)
             self.progress.start(study, [recipe for recipe in recipes if recipe.misfit])
-            if self.study.slots > 1:
-                run_slots(self.study.slots, self.progress.say_plainly, lambda: len(_finished(study)))
+            if self.study.slots > 1 or self.search.trial_seconds is not None:  # a slot can be ended with its trial
+                finished, hangs = (lambda: len(_finished(study))), (lambda: self._hangs(study))
+                run_slots(self.study.slots, self.progress.say_plainly, finished, hangs)
             else:
                 self._work(study, given, field)
             self._finish(study)
@@ -111,6 +115,7 @@ class Driver:
 
     def _in_slot(self, given: Arguments, field: Ground) -> list[FrozenTrial]:
         """What one of several slots does; the command that started it has opened the study."""
+        put_away_first()
         slots.listen()
         study = load_study(self.folder, heartbeat_seconds=self.study.heartbeat_seconds)
         with self.hold.whole():
@@ -239,9 +244,11 @@ class Driver:
         self.seen = study.get_trials(deepcopy=False)
         for left in self.hold.orphans(study, self.seen):
             trial = live_trial(study, left.number)
-            if left.user_attrs.get("attempts", 0) >= ATTEMPTS:
-                trial.set_user_attr("reason", f"the process was killed in it {ATTEMPTS} times (out of memory?)")
-                self.progress.end(study.tell(trial, state=TrialState.FAIL), self._front(study))
+            given_up = hung(self._place(left.number))
+            if given_up is None and left.user_attrs.get("attempts", 0) >= ATTEMPTS:
+                given_up = Failure(f"the process was killed in it {ATTEMPTS} times (out of memory?)")
+            if given_up is not None:
+                self.progress.end(self._tell(study, trial, given_up), self._front(study))
                 continue
             return field.settle(trial), ""
         why = self._enough(field)
@@ -253,6 +260,13 @@ class Driver:
             warnings.filterwarnings("ignore", "Heartbeat of storage")  # `Hold.alive` beats outside of `optimize`
             trial = study.ask()  # the enqueued one
         return field.settle(trial), ""
+
+    def _hangs(self, study: optuna.Study) -> bool:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return any(hung(self._place(trial.number)) is not None for trial in running)
+
+    def _place(self, number: int) -> Path:
+        return self.folder / f"{number:04d}"
 
     def _enough(self, field: Ground) -> bool | str:
         """Whether no further trial is begun; the reason, where it is not simply that all have been run."""
@@ -305,9 +319,9 @@ class Driver:
         attempts = trial.user_attrs.get("attempts", 0)
         while True:
             trial.set_user_attr("attempts", attempts + 1)
-            folder = self.folder / f"{trial.number:04d}"
+            place = self._place(trial.number)
             try:
-                ended = run_job(self.launcher, [*words, *ours], trial.number, self.search.objectives, folder)
+                ended = run_job(self.launcher, [*words, *ours], trial.number, self.search.objectives, place)
             except BaseException:  # Ctrl-C and a fault of the input say nothing against the trial
                 trial.set_user_attr("attempts", attempts)
                 raise
@@ -323,7 +337,7 @@ class Driver:
             return study.tell(trial, result)
         trial.set_user_attr("reason", result.reason)
         if result.trace:
-            trace = self.folder / f"{trial.number:04d}" / "traceback.txt"
+            trace = self._place(trial.number) / "traceback.txt"
             trace.parent.mkdir(parents=True, exist_ok=True)
             trace.write_text(result.trace, encoding="utf-8")
         return study.tell(trial, state=TrialState.FAIL)

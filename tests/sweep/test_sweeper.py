@@ -142,6 +142,27 @@ def test_a_trial_that_takes_too_long_is_given_up_and_the_study_goes_on(toy: Run,
     assert [t.state for t in trials(tmp_path)].count(TrialState.COMPLETE) == 3
 
 
+# The call in hand gets less than a minute to return.
+SOON = """
+import runpy, sys
+from sweep import job
+job.LAST_CALL_S = 1.0
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_trial_in_a_call_that_never_returns_ends_with_its_process_and_the_others_run(tmp_path: Path) -> None:
+    words = ["behave=hang", "search.n_trials=4", "search.trial_seconds=4"]
+    ran = command("-c", SOON.format(argv=[str(TOY), "-m", *words]), cwd=tmp_path)
+    assert ran.code == 0, ran.text
+    states = [trial.state for trial in trials(tmp_path)]
+    assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert "in a call that never returned" in trials(tmp_path)[2].user_attrs["reason"]
+    assert "_misbehave" in (tmp_path / "multirun" / "toy" / "0002" / "traceback.txt").read_text()
+    assert (tmp_path / "multirun" / "toy" / "0002" / "runs.txt").read_text().count("\n") == 1, "and it is not run again"
+
+
 def test_a_plain_hydra_sweep_runs_every_combination_once_in_its_order(toy: Run, tmp_path: Path) -> None:
     ran = toy("colour=red,blue", "n=1,2,3", "rungs=true", "search.stopping=always")
     assert ran.code == 0, ran.text

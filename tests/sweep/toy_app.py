@@ -5,6 +5,7 @@
 `behave` says how its jobs go wrong, and in which trial.
 """
 
+import ctypes
 import math
 import os
 import resource
@@ -107,6 +108,9 @@ def _misbehave(how: str, folder: Path) -> None:
         raise InputError("the toy's pictures are gone")
     if how == "always_kill" or (how == "kill" and first_time):
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":  # nothing of Python's gets a turn any more, and no signal comes through
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        ctypes.PyDLL(None).pause()
     if how in ("wait", "pause") and first_time:
         time.sleep(60 if how == "wait" else 5)
 
