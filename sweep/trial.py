@@ -385,7 +385,7 @@ def score_lora(config: Config, lora: Path) -> tuple[Outcome, Path]:
     with clock.time("start_up"):
         base = warm_base(config.base)
     if peft_adapter(lora) is None:
-        read_lora(lora, base.family)  # a damaged file is told of before anything is drawn
+        read_lora(lora)  # a damaged file is told of before anything is drawn
     bench = prepare(config, base, clock)
     _warn_of_asked(bench, config, steps)
     identity = blake2b(f"{identify(config, base.id)} {content_id(lora)}".encode(), digest_size=16).hexdigest()

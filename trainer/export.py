@@ -44,10 +44,21 @@ _SINGLE = {
     "linear2": ["proj_out"],
     "modulation_lin": ["norm.linear"],
 }
-_BLOCKS = {
-    "double": ("transformer_blocks", _DOUBLE),
-    "single": ("single_transformer_blocks", _SINGLE),
+_KLEIN_DOUBLE = {
+    **{name: parts for name, parts in _DOUBLE.items() if "_attn_" in name},
+    "img_mlp_0": ["ff.linear_in"],
+    "img_mlp_2": ["ff.linear_out"],
+    "txt_mlp_0": ["ff_context.linear_in"],
+    "txt_mlp_2": ["ff_context.linear_out"],
 }
+_KLEIN_SINGLE = {"linear1": ["attn.to_qkv_mlp_proj"], "linear2": ["attn.to_out"]}
+_BLOCKS = {
+    Family.flux: {"double": _DOUBLE, "single": _SINGLE},
+    Family.klein: {"double": _KLEIN_DOUBLE, "single": _KLEIN_SINGLE},
+}
+_STACKS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
+# Layers of klein that FLUX.1 has in another shape: the longer edge in widths of the base (7, 5, 4 and 4 in FLUX.1).
+_KLEIN_EDGES = {"linear1": 9, "linear2": 4, "mlp_0": 6, "mlp_2": 3}
 _MLP_RATIO = 4  # of FLUX's single blocks: linear1 has 3 + 4 times the width as rows
 
 
@@ -69,8 +80,9 @@ def to_kohya(path: str | Path, out: str | Path, dtype: FileDtype | None = None) 
     """
     layers, metadata = _read(Path(path))
     weights: dict[str, Tensor] = {}
+    family = _family_by_names(layers)
     for (kind, number), block in _by_block(layers).items():
-        for fused, names in _BLOCKS[kind][1].items():
+        for fused, names in _BLOCKS[family][kind].items():
             parts = [block.pop(name, None) for name in names]
             if any(part is not None for part in parts):
                 down, up = _fuse(parts, fused)
@@ -83,16 +95,13 @@ def to_kohya(path: str | Path, out: str | Path, dtype: FileDtype | None = None) 
     return _write(Path(out), weights, metadata, dtype)
 
 
-def read_lora(path: str | Path, family: Family = Family.flux) -> Layers:
+def read_lora(path: str | Path) -> Layers:
     """The layers of a LoRA file of any layout, with alpha / rank baked in; LoRAs of text encoders are left out.
-
-    Args:
-        family: whose layers a file with FLUX's own names means; the two families fuse them differently.
 
     Raises:
         LoraError: the file is no LoRA of a Flux transformer.
     """
-    return _read(Path(path), family)[0]
+    return _read(Path(path))[0]
 
 
 def to_peft(path: str | Path, out: str | Path, dtype: FileDtype | None = None) -> Path:
@@ -124,7 +133,7 @@ def peft_adapter(path: str | Path) -> tuple[PeftConfig, dict[str, Tensor]] | Non
     return LoKrConfig(r=rank, alpha=config["transformer.alpha"], target_modules=layers), weights
 
 
-def _read(path: Path, family: Family = Family.flux) -> tuple[Layers, dict[str, str]]:
+def _read(path: Path) -> tuple[Layers, dict[str, str]]:
     """Layers and metadata of a file of any layout."""
     weights, metadata = _open(path)
     weights = {key: w for key, w in weights.items() if not key.startswith(("lora_te", "text_encoder"))}
@@ -132,11 +141,13 @@ def _read(path: Path, family: Family = Family.flux) -> tuple[Layers, dict[str, s
     if special or any(".lokr_" in key or ".hada_" in key for key in weights):
         what = "a DoRA" if special else "a LoKr or LoHa"
         raise LoraError(f"{path} is {what}: it is no pair of matrices and has no other layout")
-    if family == Family.klein and any(re.search(r"(double|single)_blocks[._]", key) for key in weights):
+    renamed = _kohya_names(weights)
+    family = _family_by_shapes(renamed)
+    if any(key.startswith("lora_unet_") for key in renamed) and _only_blocks(renamed):
+        return _read_kohya(path, renamed, family), metadata
+    if family == Family.klein:
         return _read_by_diffusers(path, _alphas_baked(weights), family), metadata
-    weights = _kohya_names(weights)
-    if any(key.startswith("lora_unet_") for key in weights) and _only_blocks(weights):
-        return _read_kohya(path, weights), metadata
+    weights = renamed
     if all(re.search(r"\.lora_[AB](\.default)?\.weight$|\.alpha$", key) for key in weights) and weights:
         return _read_peft(path, weights, _adapter_config(path, metadata)), metadata
     return _read_by_diffusers(path, weights), metadata
@@ -154,6 +165,27 @@ def _kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = f"lora_unet_{found[1].replace('.', '_')}.{suffix}"
         renamed[key] = weight
     return renamed
+
+
+def _family_by_shapes(weights: Mapping[str, Tensor]) -> Family:
+    """Whose layers kohya's names mean, as far as it matters: both families have the same attention in double blocks."""
+    for key, down in weights.items():
+        found = re.fullmatch(r"lora_unet_\w+?_(linear[12]|mlp_[02])\.lora_down\.weight", key)
+        up = weights.get(key.replace("lora_down", "lora_up"))
+        if found and up is not None:
+            edges = sorted((up.shape[0], down.shape[1]))
+            return Family.klein if edges[1] == _KLEIN_EDGES[found[1]] * edges[0] else Family.flux
+    return Family.flux
+
+
+def _family_by_names(layers: Layers) -> Family:
+    """Whose layers diffusers' names mean."""
+    flux, klein = (
+        {name for table in _BLOCKS[family].values() for names in table.values() for name in names}
+        for family in (Family.flux, Family.klein)
+    )
+    inside = {re.sub(r"^\w+\.\d+\.", "", name) for name in layers}
+    return Family.klein if inside & (klein - flux) else Family.flux
 
 
 def _only_blocks(weights: Mapping[str, Tensor]) -> bool:
@@ -243,22 +275,21 @@ def _adapter_config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise LoraError(f"{path}: its lora_adapter_metadata is not a JSON object: {error}") from error
 
 
-def _read_kohya(path: Path, weights: Mapping[str, Tensor]) -> Layers:
+def _read_kohya(path: Path, weights: Mapping[str, Tensor], family: Family) -> Layers:
     layers: Layers = {}
     for key, down in weights.items():
         if not key.endswith(".lora_down.weight"):
             continue
         name = key.removesuffix(".lora_down.weight")
         found = re.fullmatch(r"lora_unet_(double|single)_blocks_(\d+)_(\w+)", name)
-        if found is None or found[3] not in _BLOCKS[found[1]][1]:
+        if found is None or found[3] not in _BLOCKS[family][found[1]]:
             raise LoraError(f"{path}: not a layer of Flux's blocks: {name}")
         if f"{name}.lora_up.weight" not in weights:
             raise LoraError(f"{path}: layer {name} has no lora_up.weight")
-        stack, table = _BLOCKS[found[1]]
         rank = down.shape[0]
         scale = weights.get(f"{name}.alpha", torch.tensor(float(rank))).item() / rank
-        parts = _split(*_baked(down, weights[f"{name}.lora_up.weight"], scale), table[found[3]])
-        layers |= {f"{stack}.{found[2]}.{part}": pair for part, pair in parts.items()}
+        parts = _split(*_baked(down, weights[f"{name}.lora_up.weight"], scale), _BLOCKS[family][found[1]][found[3]])
+        layers |= {f"{_STACKS[found[1]]}.{found[2]}.{part}": pair for part, pair in parts.items()}
     return layers
 
 

@@ -15,7 +15,6 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Generator, Tensor, nn
 
-from trainer.base import Family
 from trainer.cache import content_key
 from trainer.flow import pack, picture_ids
 from trainer.settings import BaseSettings, Quantize
@@ -53,10 +52,6 @@ class FluxBase:
         self._texts: dict[str, Text] = {}
         self._places: dict[tuple[int, int], Tensor] = {}
         self._resident = "transformer"
-
-    @property
-    def family(self) -> Family:
-        return Family.flux
 
     @property
     def architecture(self) -> str:

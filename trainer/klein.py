@@ -8,17 +8,12 @@ base is guided by a second prediction without text.
 import torch
 from torch import Generator, Tensor
 
-from trainer.base import Family
 from trainer.flow import pack, unpack
 from trainer.flux import FluxBase, Text, unrounded
 
 
 class KleinBase(FluxBase):
     """A FLUX.2 klein ready for training and sampling; see `FluxBase`."""
-
-    @property
-    def family(self) -> Family:
-        return Family.klein
 
     @property
     def architecture(self) -> str:

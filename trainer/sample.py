@@ -163,7 +163,7 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
         except (AttributeError, KeyError, RuntimeError) as error:
             raise LoraError(f"{lora} does not fit this base: {error}") from error
     else:
-        for name, (down, up) in read_lora(lora, base.family).items():
+        for name, (down, up) in read_lora(lora).items():
             linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
             down, up = down.float().to(base.device), up.float().to(base.device)
             if type(linear) is nn.Linear and base.device.type == "cpu" and base.dtype == torch.float32:

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.tiny_flux import SCALE
 from tests.tiny_klein import make_tiny_klein
 from trainer.base import BaseError, Family, component_ids, family_of, find_base, load_base, step_px
 from trainer.estimate import KNOWN_SHAPES, lora_weights, read_shape
 from trainer.examples import read_examples
-from trainer.export import read_lora
+from trainer.export import read_lora, to_kohya, to_peft
 from trainer.flux import FluxBase
 from trainer.klein import KleinBase
 from trainer.loop import train
-from trainer.lora import target_layers
+from trainer.lora import Lora, target_layers
 from trainer.sample import sample
 from trainer.settings import (
     BaseSettings,
@@ -142,7 +142,7 @@ def test_a_lora_with_fluxs_own_names_is_read_as_kleins(klein: FluxBase, tmp_path
         weights[f"{prefix}{name}.lora_B.weight"] = torch.randn(rows, 2, generator=generator)
         weights[f"{prefix}{name}.alpha"] = torch.tensor(1.0)
     save_file(weights, tmp_path / "lora.safetensors")
-    layers = read_lora(tmp_path / "lora.safetensors", Family.klein)
+    layers = read_lora(tmp_path / "lora.safetensors")
     assert set(layers) == {
         *(f"transformer_blocks.0.attn.to_{part}" for part in "qkv"),
         "single_transformer_blocks.1.attn.to_out",
@@ -152,6 +152,30 @@ def test_a_lora_with_fluxs_own_names_is_read_as_kleins(klein: FluxBase, tmp_path
     assert torch.allclose(up @ down, 0.5 * weights[f"{name}.lora_B.weight"][32:64] @ weights[f"{name}.lora_A.weight"])
     prompt, asked = [Prompt("a house", width=256, height=256)], SampleSettings(steps=1)
     assert sample(klein, prompt, asked, lora=tmp_path / "lora.safetensors")[0].isfinite().all()
+
+
+def test_kohyas_layout_of_klein_is_read_by_diffusers_and_back(folder: Path, klein: FluxBase, tmp_path: Path) -> None:
+    lora = Lora(klein.transformer, LoraSettings(rank=3, alpha=1.0, targets=Targets.all_linear), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for weight in lora.parameters.values():
+        weight.data.normal_(0, 0.3, generator=generator)
+    lora.write(tmp_path / "peft.safetensors", {})
+    kohya = to_kohya(tmp_path / "peft.safetensors", tmp_path / "kohya.safetensors")
+    names = {key.split(".")[0] for key in load_file(kohya)}
+    assert {"lora_unet_double_blocks_0_txt_mlp_0", "lora_unet_single_blocks_1_linear1"} <= names
+    back = to_peft(kohya, tmp_path / "back.safetensors")
+    expected = {name: up @ down for name, (down, up) in read_lora(tmp_path / "peft.safetensors").items()}
+    for file in (kohya, back):
+        found = read_lora(file)
+        assert found.keys() == expected.keys()
+        for name, (down, up) in found.items():
+            assert torch.allclose(up @ down, expected[name], rtol=1e-6, atol=1e-6), name
+        pipeline = Flux2KleinPipeline.from_pretrained(folder)
+        pipeline.load_lora_weights(str(file))
+        for name, product in expected.items():
+            layer = pipeline.transformer.get_submodule(name)
+            delta = layer.get_delta_weight("default_0")
+            assert torch.allclose(delta, product, rtol=1e-5, atol=1e-6), name
 
 
 def test_targets_and_sizes_of_klein_4b_are_counted_right() -> None:
