@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -65,6 +66,23 @@ def test_kohyas_layout_is_read_by_diffusers_with_equal_products(tmp_path: Path, 
     assert kohya["lora_unet_single_blocks_3_linear1.lora_up.weight"].shape == (7 * D, 4 * rank)
     assert kohya["lora_unet_single_blocks_3_linear2.alpha"] == rank
     _assert_same(_products(_convert_kohya_flux_lora_to_diffusers(kohya)), expected)
+
+
+def test_both_layouts_are_taken_by_load_lora_weights_at_the_widths_of_flux_dev(tmp_path: Path) -> None:
+    """The transformer's own weights are never touched; what peft puts beside its layers is compared."""
+    expected = _flux_dev_lora(tmp_path / "peft.safetensors", rank=2, alpha=6.0)
+    kohya = to_kohya(tmp_path / "peft.safetensors", tmp_path / "kohya.safetensors")
+    for file in (kohya, to_peft(kohya, tmp_path / "back.safetensors")):
+        with torch.device("meta"):
+            transformer = FluxTransformer2DModel(num_layers=1, num_single_layers=4, guidance_embeds=True)
+        transformer.to_empty(device="cpu")
+        parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+        pipeline = FluxPipeline(FlowMatchEulerDiscreteScheduler(), transformer=transformer, **parts)
+        pipeline.load_lora_weights(str(file))
+        for name, product in expected.items():
+            layer = transformer.get_submodule(name.removeprefix("transformer."))
+            scale, down, up = layer.scaling["default_0"], layer.lora_A["default_0"], layer.lora_B["default_0"]
+            assert torch.allclose(scale * up.weight[:64] @ down.weight[:, :64], product, rtol=1e-4, atol=1e-4), name
 
 
 @pytest.mark.parametrize("names", ["", "attn.to_q", "proj_mlp"])
