@@ -2,11 +2,11 @@
 
     python -m trainer.export LORA_FILE OUT_FILE --layout kohya --dtype bfloat16
 
-Read are both of them, FLUX's own layer names (`diffusion_model.double_blocks…`), and whatever else diffusers converts
-(xlabs, fal). kohya's layers are FLUX's own, which fuse what diffusers keeps apart: query, key and value of a stream,
-and with the feed-forward in single blocks. Fusing stacks the downs and sets the ups on the diagonal, so the rank grows
-threefold or fourfold and the product is the same. Tools other than diffusers read alpha from `.alpha` alone, so it is
-always written, and in the PEFT layout baked into the weights.
+Read are both of them, the other names in use (`trainer.layouts`), and whatever else diffusers converts (xlabs). kohya's
+layers are FLUX's own, which fuse what diffusers keeps apart: query, key and value of a stream, and with the feed-forward
+in single blocks. Fusing stacks the downs and sets the ups on the diagonal, so the rank grows threefold or fourfold and
+the product is the same. Tools other than diffusers read alpha from `.alpha` alone, so it is always written, and in the
+PEFT layout baked into the weights.
 """
 
 import argparse
@@ -24,49 +24,14 @@ from torch import Tensor
 
 from trainer.base import Family
 from trainer.cache import file_bytes, write_atomic
+from trainer.layouts import BLOCKS, STACKS, Layers, family_by_names, family_by_shapes, fuse, known_names, split
 from trainer.settings import FileDtype
 
-# Layers of a block: kohya's name -> diffusers' names, in the order in which FLUX fuses them.
-_DOUBLE = {
-    "img_attn_qkv": ["attn.to_q", "attn.to_k", "attn.to_v"],
-    "img_attn_proj": ["attn.to_out.0"],
-    "img_mlp_0": ["ff.net.0.proj"],
-    "img_mlp_2": ["ff.net.2"],
-    "img_mod_lin": ["norm1.linear"],
-    "txt_attn_qkv": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
-    "txt_attn_proj": ["attn.to_add_out"],
-    "txt_mlp_0": ["ff_context.net.0.proj"],
-    "txt_mlp_2": ["ff_context.net.2"],
-    "txt_mod_lin": ["norm1_context.linear"],
-}
-_SINGLE = {
-    "linear1": ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"],
-    "linear2": ["proj_out"],
-    "modulation_lin": ["norm.linear"],
-}
-_KLEIN_DOUBLE = {
-    **{name: parts for name, parts in _DOUBLE.items() if "_attn_" in name},
-    "img_mlp_0": ["ff.linear_in"],
-    "img_mlp_2": ["ff.linear_out"],
-    "txt_mlp_0": ["ff_context.linear_in"],
-    "txt_mlp_2": ["ff_context.linear_out"],
-}
-_KLEIN_SINGLE = {"linear1": ["attn.to_qkv_mlp_proj"], "linear2": ["attn.to_out"]}
-_BLOCKS = {
-    Family.flux: {"double": _DOUBLE, "single": _SINGLE},
-    Family.klein: {"double": _KLEIN_DOUBLE, "single": _KLEIN_SINGLE},
-}
-_STACKS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
-# Layers of klein that FLUX.1 has in another shape: the longer edge in widths of the base (7, 5, 4 and 4 in FLUX.1).
-_KLEIN_EDGES = {"linear1": 9, "linear2": 4, "mlp_0": 6, "mlp_2": 3}
-_MLP_RATIO = 4  # of FLUX's single blocks: linear1 has 3 + 4 times the width as rows
+_KOHYAS = re.compile(r"lora_unet_(double|single)_blocks_(\d+)_(\w+)")  # a layer's name, of which a key begins
 
 
 class LoraError(ValueError):
     """A LoRA file cannot be read, written in another layout, or used with this base; the message names the file."""
-
-
-Layers = dict[str, tuple[Tensor, Tensor]]  # diffusers' layer name -> down (r, in) and up (out, r), scale baked in
 
 
 def to_kohya(path: str | Path, out: str | Path, dtype: FileDtype | None = None) -> Path:
@@ -80,12 +45,12 @@ def to_kohya(path: str | Path, out: str | Path, dtype: FileDtype | None = None) 
     """
     layers, metadata = _read(Path(path))
     weights: dict[str, Tensor] = {}
-    family = _family_by_names(layers)
+    family = family_by_names(layers)
     for (kind, number), block in _by_block(layers).items():
-        for fused, names in _BLOCKS[family][kind].items():
+        for fused, names in BLOCKS[family][kind].items():
             parts = [block.pop(name, None) for name in names]
             if any(part is not None for part in parts):
-                down, up = _fuse(parts, fused)
+                down, up = fuse(parts, fused)
                 name = f"lora_unet_{kind}_blocks_{number}_{fused}"
                 weights[f"{name}.lora_down.weight"] = down
                 weights[f"{name}.lora_up.weight"] = up
@@ -141,56 +106,21 @@ def _read(path: Path) -> tuple[Layers, dict[str, str]]:
     if special or any(".lokr_" in key or ".hada_" in key for key in weights):
         what = "a DoRA" if special else "a LoKr or LoHa"
         raise LoraError(f"{path} is {what}: it is no pair of matrices and has no other layout")
-    renamed = _kohya_names(weights)
-    family = _family_by_shapes(renamed)
-    if any(key.startswith("lora_unet_") for key in renamed) and _only_blocks(renamed):
+    if any(key.endswith(".lora_B.bias") for key in weights):
+        raise LoraError(f"{path} holds biases beside its pairs, as BFL's control LoRAs do, and cannot be read")
+    if not weights:
+        raise LoraError(f"{path} is no LoRA of a Flux transformer")
+    renamed = known_names(weights)
+    family = family_by_shapes(renamed)
+    if all(_KOHYAS.match(key) for key in renamed):
         return _read_kohya(path, renamed, family), metadata
     if family == Family.klein:
         return _read_by_diffusers(path, _alphas_baked(weights), family), metadata
-    weights = renamed
-    if all(re.search(r"\.lora_[AB](\.default)?\.weight$|\.alpha$", key) for key in weights) and weights:
-        return _read_peft(path, weights, _adapter_config(path, metadata)), metadata
-    return _read_by_diffusers(path, weights), metadata
-
-
-def _kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """FLUX's own layer names as kohya writes them; other keys are left alone."""
-    renamed = {}
-    for key, weight in weights.items():
-        found = re.fullmatch(
-            r"(?:diffusion_model\.|model\.)*((?:double|single)_blocks\..+)\.(lora_[AB]|alpha)(.*)", key
-        )
-        if found:
-            suffix = {"lora_A": "lora_down.weight", "lora_B": "lora_up.weight", "alpha": "alpha"}[found[2]]
-            key = f"lora_unet_{found[1].replace('.', '_')}.{suffix}"
-        renamed[key] = weight
-    return renamed
-
-
-def _family_by_shapes(weights: Mapping[str, Tensor]) -> Family:
-    """Whose layers kohya's names mean, as far as it matters: both families have the same attention in double blocks."""
-    for key, down in weights.items():
-        found = re.fullmatch(r"lora_unet_\w+?_(linear[12]|mlp_[02])\.lora_down\.weight", key)
-        up = weights.get(key.replace("lora_down", "lora_up"))
-        if found and up is not None:
-            edges = sorted((up.shape[0], down.shape[1]))
-            return Family.klein if edges[1] == _KLEIN_EDGES[found[1]] * edges[0] else Family.flux
-    return Family.flux
-
-
-def _family_by_names(layers: Layers) -> Family:
-    """Whose layers diffusers' names mean."""
-    flux, klein = (
-        {name for table in _BLOCKS[family].values() for names in table.values() for name in names}
-        for family in (Family.flux, Family.klein)
-    )
-    inside = {re.sub(r"^\w+\.\d+\.", "", name) for name in layers}
-    return Family.klein if inside & (klein - flux) else Family.flux
-
-
-def _only_blocks(weights: Mapping[str, Tensor]) -> bool:
-    names = {key.split(".")[0] for key in weights}
-    return all(re.fullmatch(r"lora_unet_(double|single)_blocks_\d+_\w+", name) for name in names)
+    if all(re.search(r"\.lora_[AB]\.weight$|\.alpha$", key) for key in renamed):
+        return _read_peft(path, renamed, _adapter_config(path, metadata)), metadata
+    return _read_by_diffusers(
+        path, renamed if all(key.startswith("lora_unet_") for key in renamed) else weights
+    ), metadata
 
 
 def _read_by_diffusers(path: Path, weights: dict[str, Tensor], family: Family = Family.flux) -> Layers:
@@ -236,7 +166,6 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_peft(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Layers:
-    weights = {key.replace(".default.weight", ".weight"): weight for key, weight in weights.items()}
     layers: Layers = {}
     for key, down in weights.items():
         if key.endswith(".lora_A.weight"):
@@ -281,15 +210,15 @@ def _read_kohya(path: Path, weights: Mapping[str, Tensor], family: Family) -> La
         if not key.endswith(".lora_down.weight"):
             continue
         name = key.removesuffix(".lora_down.weight")
-        found = re.fullmatch(r"lora_unet_(double|single)_blocks_(\d+)_(\w+)", name)
-        if found is None or found[3] not in _BLOCKS[family][found[1]]:
+        found = _KOHYAS.fullmatch(name)
+        if found is None or found[3] not in BLOCKS[family][found[1]]:
             raise LoraError(f"{path}: not a layer of Flux's blocks: {name}")
         if f"{name}.lora_up.weight" not in weights:
             raise LoraError(f"{path}: layer {name} has no lora_up.weight")
         rank = down.shape[0]
         scale = weights.get(f"{name}.alpha", torch.tensor(float(rank))).item() / rank
-        parts = _split(*_baked(down, weights[f"{name}.lora_up.weight"], scale), _BLOCKS[family][found[1]][found[3]])
-        layers |= {f"{_STACKS[found[1]]}.{found[2]}.{part}": pair for part, pair in parts.items()}
+        parts = split(*_baked(down, weights[f"{name}.lora_up.weight"], scale), BLOCKS[family][found[1]][found[3]])
+        layers |= {f"{STACKS[found[1]]}.{found[2]}.{part}": pair for part, pair in parts.items()}
     return layers
 
 
@@ -302,35 +231,6 @@ def _by_block(layers: Layers) -> dict[tuple[str, int], Layers]:
             raise LoraError(f"kohya's layout has no layer for {name}")
         blocks.setdefault(("single" if found[1] else "double", int(found[2])), {})[found[3]] = pair
     return blocks
-
-
-def _fuse(parts: list[tuple[Tensor, Tensor] | None], fused: str) -> tuple[Tensor, Tensor]:
-    """Stack the downs, set the ups on the diagonal; a part without LoRA gets zeros."""
-    known = [part for part in parts if part is not None]
-    down, up = known[0]
-    width = down.shape[1] if fused == "linear1" else up.shape[0]  # linear1 maps the width to 3 + 4 times it
-    rows = [width * (_MLP_RATIO if number == 3 else 1) for number in range(len(parts))] if len(parts) > 1 else [len(up)]
-    filled = [
-        part if part is not None else (torch.zeros_like(down), up.new_zeros(count, up.shape[1]))
-        for part, count in zip(parts, rows, strict=True)
-    ]
-    return torch.cat([part[0] for part in filled]).contiguous(), torch.block_diag(*[part[1] for part in filled])
-
-
-def _split(down: Tensor, up: Tensor, names: list[str]) -> Layers:
-    """Undo `_fuse`; a fused LoRA that is not block-diagonal gives every part the whole down."""
-    if len(names) == 1:
-        return {names[0]: (down, up)}
-    unit = up.shape[0] // (3 + _MLP_RATIO if len(names) == 4 else len(names))
-    rows = [unit * (_MLP_RATIO if number == 3 else 1) for number in range(len(names))]
-    ups = dict(zip(names, up.split(rows), strict=True))
-    rank = down.shape[0] // len(names)
-    diagonal = torch.block_diag(*[torch.ones(count, rank) for count in rows]).bool()
-    if down.shape[0] % len(names) or (up * ~diagonal).any():
-        return {name: (down.clone(), part.contiguous()) for name, part in ups.items()}  # files share no memory
-    slots = {name: slice(rank * number, rank * (number + 1)) for number, name in enumerate(names)}
-    pairs = {name: (down[slots[name]].contiguous(), part[:, slots[name]].contiguous()) for name, part in ups.items()}
-    return {name: pair for name, pair in pairs.items() if pair[0].any() or pair[1].any()}
 
 
 def _write(

@@ -190,9 +190,9 @@ def _linear(base: FluxBase, name: str, shape: tuple[int, int], lora: Path) -> nn
     """The layer of the base that a LoRA's layer of shape (out, in) belongs to."""
     try:
         linear = base.transformer.get_submodule(name)
+        found = linear.out_features, linear.in_features
     except AttributeError as error:
         raise LoraError(f"{lora} does not fit this base, which has no layer {name}") from error
-    found = linear.out_features, linear.in_features
     if found != shape:
         raise LoraError(f"{lora} does not fit this base: {name} is {found[0]}x{found[1]}, not {shape[0]}x{shape[1]}")
     return linear

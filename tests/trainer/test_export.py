@@ -172,7 +172,12 @@ def test_layers_with_a_rank_or_alpha_of_their_own_are_read_as_peft_reads_them(tm
         ("base_model.model.transformer_blocks.0.attn.to_out.0", ("lora_A", "lora_B"), None),
         ("diffusion_model.double_blocks.0.img_attn.proj", ("lora_A", "lora_B"), 1.0),
         ("double_blocks.0.img_attn.proj", ("lora_A", "lora_B"), None),
+        ("base_model.model.double_blocks.0.img_attn.proj", ("lora_A", "lora_B"), None),
+        ("diffusion_model.double_blocks.0.img_attn.proj", ("lora_down", "lora_up"), 1.0),
         ("lora_unet_double_blocks_0_img_attn_proj", ("lora_down", "lora_up"), 1.0),
+        ("lora_unet_transformer_blocks_0_attn_to_out_0", ("lora_down", "lora_up"), 1.0),
+        ("lora_transformer_transformer_blocks_0_attn_to_out_0", ("lora_down", "lora_up"), 1.0),
+        ("transformer.transformer_blocks.0.attn.to_out.0", ("lora.down", "lora.up"), None),
     ],
 )
 def test_the_names_that_other_trainers_write_are_read(
@@ -187,6 +192,42 @@ def test_the_names_that_other_trainers_write_are_read(
     assert set(read_lora(tmp_path / "lora.safetensors")) == {"transformer_blocks.0.attn.to_out.0"}
     expected = (alpha or 2.0) / 2.0 * up @ down
     assert torch.allclose(_delta(tmp_path / "lora.safetensors", "transformer_blocks.0.attn.to_out.0"), expected)
+
+
+def test_onetrainers_layers_are_all_read_and_none_for_another(tmp_path: Path) -> None:
+    """diffusers takes its feed-forward layers for the block itself, and all but one are lost."""
+    names = ["transformer_blocks.0.ff.net.0.proj", "transformer_blocks.0.ff_context.net.2", "norm_out.linear"]
+    names += ["single_transformer_blocks.7.proj_mlp", "single_transformer_blocks.7.proj_out", "x_embedder"]
+    down, up = _pair()
+    weights = {f"lora_transformer_{name.replace('.', '_')}.lora_down.weight": down.clone() for name in names}
+    weights |= {f"lora_transformer_{name.replace('.', '_')}.lora_up.weight": up.clone() for name in names}
+    save_file(weights, tmp_path / "onetrainer.safetensors")
+    assert set(read_lora(tmp_path / "onetrainer.safetensors")) == set(names)
+
+
+def test_layers_outside_of_the_blocks_are_read_whoever_wrote_them(tmp_path: Path) -> None:
+    down, up = torch.randn(2, 64), torch.randn(D, 2)
+    block, back = torch.randn(2, D), torch.randn(D, 2)
+    for prefix, proj in (
+        ("diffusion_model.", "double_blocks.0.img_attn.proj"),
+        ("lora_unet_", "double_blocks_0_img_attn_proj"),
+    ):
+        weights = {f"{prefix}img_in.lora_down.weight": down.clone(), f"{prefix}img_in.lora_up.weight": up.clone()}
+        name = f"{prefix}{proj}"
+        weights |= {f"{name}.lora_down.weight": block.clone(), f"{name}.lora_up.weight": back.clone()}
+        save_file(weights, tmp_path / "lora.safetensors")
+        layers = read_lora(tmp_path / "lora.safetensors")
+        assert set(layers) == {"x_embedder", "transformer_blocks.0.attn.to_out.0"}
+        assert torch.allclose(layers["x_embedder"][1] @ layers["x_embedder"][0], up @ down, atol=1e-4)
+
+
+def test_a_layers_bias_is_not_taken_for_its_weight(tmp_path: Path) -> None:
+    down, up = _pair()
+    name = "double_blocks.0.img_attn.proj"
+    weights = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up, f"{name}.lora_B.bias": torch.ones(8)}
+    save_file(weights, tmp_path / "lora.safetensors")
+    with pytest.raises(LoraError, match="holds biases"):
+        read_lora(tmp_path / "lora.safetensors")
 
 
 def test_what_only_diffusers_can_convert_is_read_through_it(tmp_path: Path) -> None:
