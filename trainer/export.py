@@ -2,11 +2,11 @@
 
     python -m trainer.export LORA_FILE OUT_FILE --layout kohya --dtype bfloat16
 
-Read are both of them, the other names in use (`trainer.layouts`), and whatever else diffusers converts (xlabs). kohya's
-layers are FLUX's own, which fuse what diffusers keeps apart: query, key and value of a stream, and with the feed-forward
-in single blocks. Fusing stacks the downs and sets the ups on the diagonal, so the rank grows threefold or fourfold and
-the product is the same. Tools other than diffusers read alpha from `.alpha` alone, so it is always written, and in the
-PEFT layout baked into the weights.
+Read are both of them, the other names in use (`trainer.layouts`), and whatever else diffusers converts (xlabs).
+kohya's layers are FLUX's own, which fuse what diffusers keeps apart: query, key and value of a stream, and with the
+feed-forward in single blocks. Fusing stacks the downs and sets the ups on the diagonal, so the rank grows threefold
+or fourfold and the product is the same. Tools other than diffusers read alpha from `.alpha` alone, so it is always
+written, and in the PEFT layout baked into the weights.
 """
 
 import argparse
