@@ -2,7 +2,7 @@
 
     make bench                                                # P2 and ours
     make bench BENCH_PEER=/somewhere/train_dreambooth_lora_flux.py
-    python -m bench.speed --rounds 1 --rates 2.1e-4 1.9e-3       # fewer trials, for a look
+    python -m bench.speed --rounds 1 --rates 6e-5 3.46e-4         # fewer trials, for a look
     python -m bench.speed --smoke                             # whether every side runs; two trials of three steps
     make bench-check                                          # fails when a ratio fell by more than a fifth
 
