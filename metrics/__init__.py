@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from metrics.settings import Constraint, ScoreSettings
     from metrics.suite import Judge, Scores, score
 
-__all__ = ["Constraint", "Judge", "SampleError", "ScoreError", "ScoreSettings", "Scores", "score"]
+__all__ = ["VERSION", "Constraint", "Judge", "SampleError", "ScoreError", "ScoreSettings", "Scores", "score"]
+
+# Raised when the same pictures get other numbers, so that an outcome of before is not taken for one of now.
+VERSION = 2
 
 _HOMES = {
     "Constraint": "metrics.settings",

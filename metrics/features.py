@@ -15,7 +15,7 @@ from torch import Tensor, stack
 
 from metrics.encoder import Encoder
 from metrics.images import content_key
-from metrics.quality import line_statistics, sanity_statistics
+from metrics.quality import Sanity, line_statistics, sanity
 from metrics.settings import StyleEncoder
 from metrics.vision import PictureEncoder
 
@@ -29,7 +29,7 @@ class Features:
     key: str  # of its content
     embedding: Tensor  # (D,) open_clip, unit
     style: tuple[Tensor, ...]  # (D',) by each style encoder, in their order
-    sanity: Floats  # see quality.SANITY
+    sanity: Sanity
     lines: Floats  # (4,) see quality.LINES
 
 
@@ -57,7 +57,7 @@ class FeatureReader:
                 fresh,
                 embeddings,
                 zip(*by_style, strict=True),
-                sanity_statistics(pictures, self.side),
+                sanity(pictures, self.side),
                 line_statistics(pictures, self.side),
                 strict=True,
             )

@@ -205,9 +205,9 @@ def read_quality(pairs: Pairs, references: Sequence[Features], settings: ScoreSe
     One failed picture alone never breaks the constraint: among fewer pictures than 1 / `failure_rate`, it would stand
     for a rate that so few cannot show, and one sound picture in twenty may be flagged by mistake (proof V10's bar).
     """
-    normal = np.stack([f.sanity for f in [*references, *pairs.known]])
-    after = failed(np.stack([f.sanity for f in pairs.found]), normal)
-    before = failed(np.stack([f.sanity for f in pairs.known]), normal)
+    found, base = ([f.sanity for f in some] for some in (pairs.found, pairs.known))
+    normal = [*(f.sanity for f in references), *base]
+    after, before = (failed(some, base, normal) for some in (found, base))
     rate, base_rate = float(after[pairs.chosen].mean()), float(before[pairs.chosen].mean())
     lines = [np.stack([f.lines for f in some]) for some in (pairs.found, pairs.known, references)]
     quality = line_quality(*lines)

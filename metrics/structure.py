@@ -63,17 +63,27 @@ def canonical_size(image: Tensor) -> tuple[int, int]:
 
 def layout(images: Sequence[Tensor], size: tuple[int, int], patches: PatchEncoder | None = None) -> Layout:
     """Return the layouts of `images`, all stretched to `size` (height, width) in px."""
-    channels = gaussian_blur(opponent(resized(images, *size)), SIGMA)
-    dx, dy = gradients(channels)
-    # Di Zenzo's colour gradient: products summed over channels, so that an edge between equally light colours counts.
-    xx, xy, yy = (dx * dx).sum(1), (dx * dy).sum(1), (dy * dy).sum(1)  # each (N, H, W)
-    edges = _edges(xx, xy, yy)
+    products = gradient_products(gaussian_blur(opponent(resized(images, *size)), SIGMA))
+    edges = _edges(*products)
     reach = 2 * TOLERANCE + 1
     near = functional.max_pool2d(edges[:, None], reach, stride=1, padding=TOLERANCE)[:, 0]
-    floor = NGF_FLOOR * (xx + yy).flatten(1).mean(1)[:, None, None] + 1e-12
-    field = torch.stack([xx, math.sqrt(2) * xy, yy], 1) / (xx + yy + floor)[:, None]
     similarity = None if patches is None else _self_similarity(patches.patches(images))
-    return Layout(edges.flatten(1), near.flatten(1), field.flatten(1), similarity)
+    return Layout(edges.flatten(1), near.flatten(1), direction_field(*products).flatten(1), similarity)
+
+
+def gradient_products(channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the products xx, xy and yy of the gradients of (N, C, H, W), each (N, H, W), summed over channels.
+
+    Di Zenzo's colour gradient: an edge between equally light colours counts.
+    """
+    dx, dy = gradients(channels)
+    return (dx * dx).sum(1), (dx * dy).sum(1), (dy * dy).sum(1)
+
+
+def direction_field(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
+    """Return the normalised gradient field of pictures, (N, 3, H, W): xx, sqrt(2) xy, yy, free of sign and contrast."""
+    floor = NGF_FLOOR * (xx + yy).flatten(1).mean(1)[:, None, None] + 1e-12
+    return torch.stack([xx, math.sqrt(2) * xy, yy], 1) / (xx + yy + floor)[:, None]
 
 
 def _self_similarity(tokens: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+import metrics
 from sweep.schema import Config
 from sweep.study import rectangle
 from trainer.settings import MixSettings
@@ -125,8 +126,12 @@ def plain_config(config: Config) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers depend on."""
-    return {"python": python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    """Of Python, of the scores and of the packages that numbers depend on."""
+    return {
+        "python": python_version(),
+        "metrics": str(metrics.VERSION),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
 
 
 def seeds(config: Config) -> dict[str, Any]:
