@@ -242,14 +242,24 @@ def read_picture(path: str | Path) -> Tensor:
 
     with _opened(path) as stored:
         picture = ImageOps.exif_transpose(stored)
-        if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        if _is_deep(picture):
             pixels = np.repeat(_deep_grey(picture)[:, :, None], 3, axis=2)
         else:
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0
+            pixels = np.asarray(_over(picture, "white").convert("RGB"), dtype=np.float32) / 255.0
     return torch.from_numpy(pixels.clip(0.0, 1.0)).permute(2, 0, 1).contiguous()
+
+
+def _over(picture: Image.Image, colour: str) -> Image.Image:
+    """The picture with its transparent parts over a colour."""
+    if not picture.has_transparency_data:
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture)
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether it is grey of more than 8 bits, which Pillow would clip."""
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
 
 
 def _deep_grey(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -272,10 +282,19 @@ def read_mask(example: Example) -> Tensor:
         if example.mask == example.path:
             if not picture.has_transparency_data:
                 return whole
-            grey = picture.convert("RGBA").getchannel("A")
+            grey = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255.0
         else:
-            grey = picture.convert("L").resize((example.width, example.height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.asarray(grey, dtype=np.float32)[None] / 255.0)
+            grey = _mask_values(picture)
+    size = (example.width, example.height)
+    fitted = Image.fromarray(grey.clip(0.0, 1.0)).resize(size, Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(fitted)[None])
+
+
+def _mask_values(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A mask's grey values in [0, 1]; what is transparent does not count."""
+    if _is_deep(picture):
+        return _deep_grey(picture)
+    return np.asarray(_over(picture, "black").convert("L"), dtype=np.float32) / 255.0
 
 
 def oddities(examples: list[Example]) -> list[str]:

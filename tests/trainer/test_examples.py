@@ -201,3 +201,24 @@ def test_masks_come_from_a_folder_or_from_alpha(tmp_path: Path) -> None:
     Image.new("L", (8, 32), 0).save(masks / "b.jpg")
     with pytest.raises(DatasetError, match="another shape"):
         read_examples(pictures, masks=str(masks))
+
+
+def test_a_mask_may_be_of_any_depth_or_drawn_by_transparency(tmp_path: Path) -> None:
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    pictures.mkdir(), masks.mkdir()
+    half = np.zeros((8, 8), dtype=np.float32)
+    half[:, 4:] = 0.5
+    clear = Image.new("RGBA", (8, 8), "white")
+    clear.putalpha(Image.fromarray((half * 255).astype(np.uint8)))
+    drawn = {
+        "deep.png": Image.fromarray((half * 65535).astype(np.uint16)),
+        "float.tif": Image.fromarray(half),
+        "clear.png": clear,
+        "grey.png": Image.fromarray((half * 255).astype(np.uint8)),
+    }
+    for name, mask in drawn.items():
+        mask.save(masks / name)
+        _save((pictures / name).with_suffix(".png"), (8, 8))
+    for example in read_examples(pictures, masks=str(masks)):
+        found = read_mask(example)[0]
+        assert found[:, :4].max() == 0 and found[:, 4:].mean().item() == pytest.approx(0.5, abs=0.01), example.path.name
