@@ -137,9 +137,10 @@ def _lora(tree: Tree, config: Config, shape: Shape) -> None:
     alpha = lora.rank if lora.alpha is None else lora.alpha
     count = lora_weights(shape, train)
     size = count * (4 if lora.file_dtype == "float32" else 2) / 1e6
+    most = "at most " if lora.kind == Kind.lokr else ""
     tree.add(
         f"{lora.kind.value} of rank {lora.rank}, alpha {alpha:g}, on {', '.join(lora.layers) or lora.targets.value}:"
-        f" {count / 1e6:.1f} M weights, a file of {size:.1f} MB;"
+        f" {most}{count / 1e6:.1f} M weights, a file of {most}{size:.1f} MB;"
         f" {train.optimizer.name.value} at {train.optimizer.learning_rate:g}, {train.loss.value},"
         f" timesteps {train.timesteps.value}"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatch
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,9 +101,22 @@ def find_base(base: str | BaseSettings) -> Path:
     file = single_file(base)
     if file is None:
         return _find_folder(base.path, "base.path", without=())
-    if not file.is_file():
-        raise BaseError(f"`base.path`={base.path}: no such file")
-    return _find_folder(base.parts, "base.parts", without=("transformer",))
+    faults = [] if file.is_file() else [_no_such_file(base, file)]
+    try:
+        folder = _find_folder(base.parts, "base.parts", without=("transformer",))
+    except BaseError as fault:
+        faults.append(str(fault))
+    if faults:
+        raise BaseError("\n".join(faults))
+    return folder
+
+
+def _no_such_file(base: BaseSettings, file: Path) -> str:
+    said = f"`base.path`={base.path}: no such file. Set it to the transformer's .safetensors, which ComfyUI keeps in"
+    said += " models/diffusion_models or models/unet"
+    if base.parts in HUB and fnmatch(file.name, HUB[base.parts].single_file):
+        said += f"; or fetch it here: `hf download {base.parts} {file.name} --local-dir {file.parent}`"
+    return f"{said}."
 
 
 def single_file(base: BaseSettings) -> Path | None:

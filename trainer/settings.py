@@ -166,10 +166,11 @@ class DataSettings:
 
 @dataclass
 class MixSettings:
-    # side in FLUX px -> times a picture is shown per epoch at that side; 0 drops the side
+    # side in FLUX px -> times an epoch a picture is shown at that side; 0 drops the side; a new one: +mix.repeats.640=2
     repeats: dict[int, int] = field(default_factory=lambda: {512: 5})
     batch_size: int = 4  # pictures per batch; a batch never mixes buckets or sides
-    batch_sizes: dict[int, int] = field(default_factory=dict)  # side -> batch size, where it differs from `batch_size`
+    # side -> batch size, where it differs from `batch_size`; on the command line +mix.batch_sizes.256=4
+    batch_sizes: dict[int, int] = field(default_factory=dict)
     gradient_accumulation: int = 1  # batches per optimiser step
     random_side: bool = False  # show each picture once an epoch at one side, drawn with the repeats as odds
     no_upscale: bool = True  # a picture smaller than the side keeps its size

@@ -165,8 +165,13 @@ def test_a_single_file_is_loaded_with_the_parts_of_a_folder(
     asked = SampleSettings(steps=1)
     assert torch.equal(sample(loaded, [Prompt("a hand")], asked)[0], sample(base, [Prompt("a hand")], asked)[0])
     assert loaded.id != base.id  # the file's content is part of it
-    with pytest.raises(BaseError, match="no such file"):
+    with pytest.raises(BaseError, match=r"none\.safetensors: no such file.*ComfyUI"):
         load_base(replace(tiny_settings, path=str(tmp_path / "none.safetensors"), parts=tiny_settings.path))
+    dev = "black-forest-labs/FLUX.1-dev"
+    with pytest.raises(
+        BaseError, match=rf"`hf download {dev} flux1-dev.safetensors --local-dir (.|\n)*`base.parts`={dev}"
+    ):
+        load_base(replace(tiny_settings, path=str(tmp_path / "flux1-dev.safetensors"), parts=dev))
     with pytest.raises(BaseError, match=r"`base.parts`=nobody/nothing: neither a folder(.|\n)*'transformer/\*"):
         load_base(replace(tiny_settings, path=str(file), parts="nobody/nothing"))
     with pytest.raises(ValueError, match=r"base\.parts"):
