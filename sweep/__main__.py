@@ -11,10 +11,8 @@ Wrong input ends in one message and exit code 2, Ctrl-C in one line and exit cod
 
 # The door: Hydra composes a configuration, here it becomes plain settings, and nothing behind knows Hydra.
 
-import errno
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -25,22 +23,23 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sweep.errors import ImpossibleTrial, InputError, Stopped
+from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
+from sweep.refusal import NO_PLACE, Told, message
 from sweep.schema import Config, register
 from sweep.typed import complain, python
+from trainer.captioner_settings import CaptionerKind
 
 WRONG_INPUT = 2
 OVERRIDE = re.compile(r"~|[\w+./@]+=")
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
-NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # of a file that is to be written
 ROOMS = ("sweep", "trainer", "metrics")
 
 
@@ -62,7 +61,7 @@ def settings(config: DictConfig) -> Config:
     """The border: the composed configuration as plain dataclasses, which check their own rules.
 
     Raises:
-        InputError: naming every rule that is broken, not the first alone.
+        Faults: naming every room's rule that is broken, not the first alone.
     """
     parts: dict[str, Any] = {}
     faults = [f"`{key}`: no such setting. {nearest(key)}" for key in unknown_keys(config)]
@@ -72,7 +71,7 @@ def settings(config: DictConfig) -> Config:
         except (ValueError, OmegaConfBaseException) as fault:
             faults += _faults(fault, config, part.name)
     if faults:
-        raise InputError("\n".join(faults))
+        raise Faults(faults)
     return Config(**parts)
 
 
@@ -89,6 +88,8 @@ class Job:
         self.check = check
         self.contents = contents
         self.begun = False  # whether the task, or a sweep's first one, has been reached
+        self.checked = False  # whether the check has been reached
+        self.rehearses = False  # whether to go no further than that
         self.refused: Exception | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -111,8 +112,7 @@ class Job:
     def _single(self, config: DictConfig, node: Any) -> Any:
         try:
             made = settings(config)
-            if self.check is not None:
-                self.check({"": made})
+            self._check({"": made})
             self.begun = True
             put_away_first()
             return self.task(made, _place(node, None))
@@ -131,9 +131,16 @@ class Job:
 
     def check_all(self, configs: Mapping[str, DictConfig]) -> None:
         """The check of all configurations of a sweep, for the sweeper."""
-        made = _all_settings(configs)
-        if self.check is not None:
-            self.check(made)
+        self._check(_all_settings(configs))
+
+    def _check(self, configs: Mapping[str, Config]) -> None:
+        self.checked = True
+        # Of a command that is refused already no model is asked anything.
+        asks = any(c.tagger.model or c.captioner.kind != CaptionerKind.rules for c in configs.values())
+        if self.check is not None and not (self.rehearses and asks):
+            self.check(configs)
+        if self.rehearses:
+            raise Faults([])
 
     def contents_of(self, configs: Mapping[str, DictConfig]) -> dict[str, str]:
         """What they read, for the sweeper."""
@@ -172,17 +179,39 @@ def start(
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(manual if asks_help else run)()
-        if job.refused is not None:
-            raise job.refused
+        fault = _run(manual if asks_help else run, job)
+        if fault is not None:
+            if traces_wanted or not job.is_refusal(fault):
+                raise fault
+            complain("\n".join(_all_faults(fault, run, job)))
+            sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         print(LAST_WORDS, file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _run(task: Callable[[DictConfig], Any], job: Job) -> Exception | None:
+    """Has Hydra run the task with what is in sys.argv; what was wrong, if something was."""
+    job.checked, job.refused = False, None
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
     except WRONG as fault:
-        if traces_wanted or not job.is_refusal(fault):
-            raise
-        complain(message(fault))
-        sys.exit(WRONG_INPUT)
+        return fault
+    return job.refused
+
+
+def _all_faults(fault: Exception, run: Callable[[DictConfig], Any], job: Job) -> list[str]:
+    """What is wrong with a command besides: without the words to blame, as far as the check, again and again."""
+    told = Told()
+    found: Exception | None = fault
+    while found is not None:
+        words = told.add(found, sys.argv[1:])
+        flags = {word for word in words if word.startswith("-")} - {"-m", "--multirun"}  # such as --cfg
+        if job.begun or job.checked or flags or words == sys.argv[1:]:
+            break
+        sys.argv[1:], job.rehearses = words, True
+        found = _run(run, job)
+    return told.faults
 
 
 def _prepare_words(keeps_folder: bool, asks_help: bool) -> None:
@@ -222,41 +251,6 @@ def _place(node: Any, number: int | None) -> Place:
     return Place(Path(node.runtime.output_dir), number, tuple(node.overrides.task))
 
 
-def message(fault: BaseException) -> str:
-    """What to print of an error: Hydra's and OmegaConf's own without their inner workings."""
-    if isinstance(fault, InstantiationException) and fault.__cause__ is not None:
-        return message(fault.__cause__)
-    if isinstance(fault, OverrideParseException):
-        return _unreadable(fault)
-    if isinstance(fault, OSError) and fault.errno in NO_PLACE:
-        place = fault.filename or "the disk"
-        return f"{place}: {fault.strerror}. Put it right, or name another folder for the results with study.folder="
-    lines = [str(fault)]
-    if isinstance(fault, HydraException) and isinstance(fault.__cause__, OmegaConfBaseException):
-        lines.append(str(fault.__cause__))
-    unknown = re.search(r"Could not override '([^']+)'", str(fault))
-    if unknown is not None:
-        lines.append(nearest(unknown[1]))
-    noise: tuple[str, ...] = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
-    if "not in struct" not in str(fault.__cause__):  # only there would the + that Hydra proposes be taken
-        noise += ("To append to your",)
-    kept = [line.rstrip() for line in "\n".join(lines).splitlines() if not line.strip().startswith(noise)]
-    return "\n".join(line for i, line in enumerate(kept) if line or (0 < i < len(kept) - 1))
-
-
-def _unreadable(fault: OverrideParseException) -> str:
-    """An override outside of Hydra's grammar, and how to write it."""
-    key, given, value = fault.override.partition("=")
-    if not given:
-        return f"`{fault.override}` is no setting: one is written KEY=VALUE, without spaces around the ="
-    why = str(fault).splitlines()[0]  # a lexer's is a mark below the line, which does not outlive the folding
-    said = f"`{fault.override}` cannot be read" + ("" if "LexerNoViableAlt" in why else f": {why}")
-    if value.startswith(("[", "{")):
-        return f"{said}\nInside of [] and {{}} a text with spaces or signs stands in quotes: 'KEY=[\"a >= b\"]'"
-    quoted = shlex.quote(f'{key}="{value}"')
-    return f"{said}\nIf the value is meant as it stands, quote it for Hydra and for the shell: {quoted}"
-
-
 def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:
     if isinstance(fault, MissingMandatoryValue):
         keys = sorted(OmegaConf.missing_keys(config[part]))
@@ -277,7 +271,7 @@ def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
             new = [line for line in str(fault).splitlines() if line not in faults]
             faults += [f"with {chosen}: {line}" if chosen else line for line in new]
     if faults:
-        raise InputError("\n".join(dict.fromkeys(faults)))
+        raise Faults(faults)
     return made
 
 

@@ -1,8 +1,19 @@
 """What a person can put right: the door prints these without a traceback and ends with exit code 2."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Something asked for cannot be done; the message names it and says what to do."""
+
+
+class Faults(InputError):
+    """Several things at once, each told by itself."""
+
+    def __init__(self, each: Iterable[str]) -> None:
+        """Keep each once, in order."""
+        self.each = list(dict.fromkeys(each))
+        super().__init__("\n".join(self.each))
 
 
 class StudyMismatch(InputError):

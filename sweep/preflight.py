@@ -4,12 +4,12 @@ Needs no torch, so that a wrong path costs a second. All faults are found and na
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from metrics.settings import ScoreSettings
-from sweep.errors import InputError
+from sweep.errors import Faults
 from sweep.examples import with_captions
 from sweep.progress import StepProgress
 from sweep.schema import Config
@@ -17,11 +17,12 @@ from sweep.study import study_folder
 from trainer.base import BaseError, find_base, step_px
 from trainer.captioner_settings import CaptionerKind
 from trainer.captions import check_captions
+from trainer.device import find_device, named_device
 from trainer.estimate import known_shape, lora_weights, read_shape
 from trainer.examples import DatasetError, Example, read_examples
 from trainer.extras import missing_extras, unusable_together
 from trainer.plan import make_plan
-from trainer.settings import BaseSettings, Group
+from trainer.settings import BaseSettings, Group, Quantize
 from trainer.targets import TargetsError
 
 GB = 1e9
@@ -45,7 +46,7 @@ def check_inputs(configs: Mapping[str, Config]) -> None:
         configs: what was chosen -> the configuration it gives; "" is the one without any choice.
 
     Raises:
-        InputError: listing all faults, each with its file or key and what to do.
+        Faults: all of them, each with its file or key and what to do.
     """
     _raise_all(check for config in configs.values() for check in _checks(config))
 
@@ -70,13 +71,14 @@ def _raise_all(checks: Iterable[Check]) -> None:
     if any("sandbox/" in fault for fault in faults) and not Path(_SANDBOX).exists():
         faults.append(f"sandbox/ is looked for in the working folder: run the command in {ROOT}, or name your own")
     if faults:
-        raise InputError("\n".join(dict.fromkeys(faults)))
+        raise Faults(faults)
 
 
 def _checks(config: Config) -> Iterator[Check]:
     """Every check with what it depends on, so that no folder is read twice."""
     data = config.data
     yield ("base", config.base.path, config.base.parts), _base(config.base)
+    yield ("device", config.base, config.score.device), _devices(config.base, config.score)
     yield ("needs", config.base, config.train), _needs(config)
     yield ("layers", config.base, config.train.lora), _layers(config)
     yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
@@ -102,6 +104,21 @@ def _base(base: BaseSettings) -> Iterator[str]:
         find_base(base)
     except BaseError as fault:
         yield str(fault)
+
+
+def _devices(base: BaseSettings, score: ScoreSettings) -> Iterator[str]:
+    """What is wrong with them; torch is not loaded to be asked for what every machine has."""
+    everywhere = ("auto", "cpu")
+    asked: list[Callable[[], object]] = []
+    if base.device not in everywhere or base.group_offload or base.quantize == Quantize.nf4:
+        asked.append(lambda: find_device(base))
+    if score.device not in everywhere:
+        asked.append(lambda: named_device("score.device", score.device))
+    for ask in asked:
+        try:
+            ask()
+        except BaseError as fault:
+            yield str(fault)
 
 
 def _needs(config: Config) -> Iterator[str]:

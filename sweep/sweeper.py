@@ -155,6 +155,11 @@ class Driver:
         conditions = read_conditions(self.search.when, self.search.rules, given.space, self._known)
         given = replace(given, space=in_order(given.space, conditions))
         check_sampler(self.search, given.space, conditions)
+        there = self.loader.get_group_options("experiment")
+        if unknown := [name for name in self.search.enqueue if name not in there]:
+            raise InputError(
+                f"`search.enqueue`: no experiment {', '.join(unknown)}; there are {', '.join(there) or 'none'}"
+            )
         field = ground(self.search, given.space, conditions, shuffled=not given.plain)
         if given.plain and field.listed is not None:
             self.search = replace(self.search, n_trials=len(field.listed))
@@ -177,8 +182,6 @@ class Driver:
 
         The task may bring a `check` of its own: it gets the configurations with what was chosen in each.
         """
-        check = getattr(self.task, "check", lambda configs: None)
-        check({"": self.config})
         asked: list[Point] = []
         lowest, highest = Point(), Point()
         for key, dist in given.space.items():
@@ -190,8 +193,9 @@ class Driver:
         asked += [corner for corner in (lowest, highest) if corner and field.conditions.allow(corner)]
         words = [[as_override(key, value) for key, value in point.items()] for point in asked if point]
         chosen = {" ".join(w): self.loader.load_sweep_config(self.config, [*given.fixed, *w]) for w in words}
-        check(chosen)
-        return {"": self.config, **chosen}
+        configs = {"": self.config, **chosen}
+        getattr(self.task, "check", lambda configs: None)(configs)
+        return configs
 
     def _fixed(self, configs: dict[str, DictConfig], space: Space) -> dict[str, Any]:
         """What all trials of the study share: settings, conditions, and what is in the files they read."""

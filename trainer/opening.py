@@ -17,9 +17,10 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.attention import CpuAttention
 from trainer.base import BaseError, Family, base_ids, family_of, single_file
+from trainer.device import find_device
 from trainer.flux import FluxBase
 from trainer.klein import KleinBase
-from trainer.settings import BaseSettings, Dtype, Quantize
+from trainer.settings import BaseSettings, Quantize
 from trainer.streaming import stream_blocks
 
 _CLASSES: dict[Family, tuple[str, str, type[FluxBase]]] = {
@@ -36,8 +37,7 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
     Raises:
         BaseError: a device this machine lacks, or weights that its memory does not hold.
     """
-    device = _device(settings.device)
-    _check_device(device, settings)
+    device = find_device(settings)
     torch.set_num_threads(settings.threads or 1)
     pipeline_name, _, base_class = _CLASSES[family_of(folder)]
     parts: dict[str, Any] = {}
@@ -157,34 +157,6 @@ def _packing(settings: BaseSettings) -> Any:
 
         return diffusers.TorchAoConfig(Int8WeightOnlyConfig())
     return None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BaseError(f"`base.device` must be auto, cpu, cuda or cuda:N, got {name}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BaseError(f"`base.device`={name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def _check_device(device: torch.device, settings: BaseSettings) -> None:
-    """Refuse what needs a GPU where there is none."""
-    if settings.group_offload and device.type != "cuda":
-        raise BaseError(
-            f"`base.group_offload` streams blocks to a CUDA device, this base is on {device}: set it to false"
-        )
-    if settings.group_offload and settings.quantize == Quantize.int8:
-        raise BaseError("`base.group_offload` cannot stream weights of torchao (base.quantize=int8): choose fp8 or nf4")
-    if settings.quantize == Quantize.nf4 and device.type != "cuda":
-        raise BaseError(
-            f"`base.quantize=nf4` packs weights on a CUDA device, this base is on {device}: choose fp8 or none"
-        )
-    if settings.quantize == Quantize.fp8 and settings.dtype == Dtype.float32 and device.type == "cuda":
-        raise BaseError("`base.quantize=fp8` computes in `base.dtype`: set base.dtype=bfloat16")
 
 
 @contextmanager

@@ -183,6 +183,34 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ["-m", "search.n_trials=0", "search.startup=0", "captions=edted", "mix=nix", "data.path=nowhere"],
+            ["n_trials", "startup", "captions/edted", "mix/nix", "`data.path`: no such folder"],
+        ),
+        (
+            [
+                "-m",
+                "captions=choice(none,edted)",
+                "train.lora.rank=range(3,3)",
+                "search.enqueue=[nix]",
+                "base.path=/no",
+            ],
+            ["captions/edted", "empty range", "no experiment nix", "`base.path`=/no"],
+        ),
+        (
+            ["train.lora.rank=many", "sampel.steps=3", "sample.steps=0", "data=folder", "base.device=gpu"],
+            ["rank=many", "'sampel.steps'", "`sample.steps`", "data.path=MY_PICTURES", "`base.device` must be auto"],
+        ),
+    ],
+)
+def test_faults_of_every_kind_are_named_at_once(words: list[str], parts: list[str], sweep: Run, tmp_path: Path) -> None:
+    refused(sweep(*words), *parts)
+    assert not list(tmp_path.rglob("*"))
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 def test_a_place_that_takes_no_file_is_told_without_a_trace_at_any_time(number: int) -> None:
     def never() -> None: ...
@@ -270,6 +298,6 @@ def test_neither_help_nor_a_refusal_loads_torch() -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print('loaded', sorted({{'torch', 'diffusers', 'open_clip', 'wandb'}} & set(sys.modules)))"
     )
-    for arguments in (["--help"], ["train.lora.rank=0"], ["captions=nix"], ["data.path=nowhere"]):
+    for arguments in (["--help"], ["train.lora.rank=0"], ["captions=nix"], ["data.path=nowhere", "base.device=gpu"]):
         ran = command("-c", look.format(arguments=arguments), cwd=ROOT)
         assert ran.out.splitlines()[-1] == "loaded []", ran.text
