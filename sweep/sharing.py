@@ -165,7 +165,8 @@ class Shared:
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": int(self.lock, 16)})
             else:
-                connection.execute(text("SELECT GET_LOCK(:key, -1)"), {"key": self.lock})
+                while connection.scalar(text("SELECT GET_LOCK(:key, 60)"), {"key": self.lock}) != 1:
+                    pass  # MariaDB, unlike MySQL, knows no wait without an end
             yield
 
     def orphans(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -6,8 +6,9 @@ loaded from trial to trial; joblib, submitit and ray get one job at a time from 
 batch per process, one working configuration and one alarm clock: threads would have to share them, processes do not.
 
 A slot ends with the command that started it, however that ends: it listens on a pipe. A slot that is killed, with its
-trial most often, is started again. So is one that ended itself because its trial hung, which is why a search with
-`search.trial_seconds` has a slot even for one trial at a time.
+trial most often, is started again; so is one that a library or a trial that hung has ended, which is known by the mark
+that a slot leaves while it works. That is why a search with `search.trial_seconds` has a slot even for one trial at a
+time.
 """
 
 import os
@@ -15,13 +16,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from sweep.errors import InputError
 
-NUMBER, BEGAN = "STYLESWEEP_SLOT", "STYLESWEEP_BEGAN"  # in a slot's environment: its number from 1, the sweep's start
+# In a slot's environment: its number from 1, the sweep's start, the file that is there while it works.
+NUMBER, BEGAN, MARK = "STYLESWEEP_SLOT", "STYLESWEEP_BEGAN", "STYLESWEEP_AT_WORK"
 CARDS = "CUDA_VISIBLE_DEVICES"
 LAST_WORDS_S = 60.0  # a slot has to end after it was asked to
 BARREN = 3  # deaths of slots in a row, for each slot, after which something else is wrong
@@ -61,13 +66,23 @@ def cards() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
-def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int], hangs: Callable[[], bool]) -> None:
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Leaves a mark for the command while the block runs; one that stays tells that this slot died in it."""
+    mark = Path(os.environ[MARK])
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int]) -> None:
     """Runs the slots until each of them finds nothing left to do.
 
     Args:
         say: gets every line they print.
-        finished: how many trials of the study have ended, to tell whether killed slots get anywhere.
-        hangs: whether a trial that nobody has told of yet had its process ended in a call that never returned.
+        finished: how many trials of the study have ended, to tell whether slots that die get anywhere.
 
     Raises:
         InputError: if one of them ended with an error, which it has said by then.
@@ -81,35 +96,41 @@ def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int
         with lock:
             say(line)
 
-    own = [(f"{number}| ", found[(number - 1) % len(found)] if found else "") for number in range(1, count + 1)]
-    slots = [_Slot(i, *(each if count > 1 else ("", "")), say_in_turn) for i, each in enumerate(own, start=1)]
-    try:
-        _wait(slots, finished, hangs)
-    finally:
-        for slot in slots:
-            slot.ask_to_stop()
-        for slot in slots:
-            slot.wait()
+    with tempfile.TemporaryDirectory(prefix="stylesweep") as marks:
+        slots = []
+        for number in range(1, count + 1):
+            card = found[(number - 1) % len(found)] if found and count > 1 else ""
+            head = f"{number}| " if count > 1 else ""
+            slots.append(_Slot(Path(marks) / str(number), head, card, say_in_turn))
+        try:
+            _wait(slots, finished)
+        finally:
+            for slot in slots:
+                slot.ask_to_stop()
+            for slot in slots:
+                slot.wait()
 
 
 class _Slot:
     """One process, started again when it is killed."""
 
-    def __init__(self, number: int, mark: str, card: str, say: Callable[[str], None]) -> None:
+    def __init__(self, mark: Path, head: str, card: str, say: Callable[[str], None]) -> None:
         """Start it.
 
         Args:
-            mark: in front of its lines.
+            mark: it leaves while it works; named as the slot is.
+            head: of its lines.
             card: that it may use; empty: whatever this process may.
         """
-        self.number = number
-        self.say = lambda line: say(f"{mark}{line}")
+        self.mark = mark
+        self.say = lambda line: say(f"{head}{line}")
         width = int(os.environ.get("COLUMNS") or shutil.get_terminal_size().columns)
         self.environment = {
             **os.environ,
-            NUMBER: str(number),
+            NUMBER: mark.name,
+            MARK: str(mark),
             BEGAN: str(time.time()),
-            "COLUMNS": str(max(40, min(width, 80) - len(mark))),
+            "COLUMNS": str(max(40, min(width, 80) - len(head))),
             "PYTHONUNBUFFERED": "1",
         }
         if card:
@@ -152,23 +173,27 @@ class _Slot:
         self.reader.join(timeout=5)
 
 
-def _wait(slots: Sequence[_Slot], finished: Callable[[], int], hangs: Callable[[], bool]) -> None:
+def _wait(slots: Sequence[_Slot], finished: Callable[[], int]) -> None:
     deaths, before = 0, finished()
     while True:
-        codes = [slot.process.poll() for slot in slots]
-        if all(code == 0 for code in codes):
+        ended = {slot: code for slot in slots if (code := slot.process.poll()) is not None}
+        dead = {slot: code for slot, code in ended.items() if code < 0 or slot.mark.exists()}
+        for slot, code in ended.items():
+            if slot not in dead and code:
+                slot.reader.join(timeout=5)
+                raise InputError(
+                    f"slot {slot.mark.name} ended with the error above. The same command continues the study"
+                )
+        if len(ended) == len(slots) and not dead:
             return
-        for slot, code in zip(slots, codes, strict=True):
-            if not code:
-                continue
+        for slot, code in dead.items():
             slot.reader.join(timeout=5)
-            if code > 0 and not hangs():
-                raise InputError(f"slot {slot.number} ended with the error above. The same command continues the study")
             now = finished()
             deaths, before = (1 if now > before else deaths + 1), now
+            how = f"killed (signal {-code})" if code < 0 else f"ended in the middle of its work (code {code})"
             if deaths > BARREN * len(slots):
-                raise InputError(f"slots die again and again (code {code}); is there enough memory?")
-            why = f"killed (signal {-code})" if code < 0 else "ended in a call that never returned"
-            slot.say(f"{why}; started again")
+                raise InputError(f"slots die again and again, the last one {how}; is there enough memory?")
+            slot.say(f"{how}; started again")
+            slot.mark.unlink(missing_ok=True)
             slot.start()
         time.sleep(0.2)

@@ -101,8 +101,7 @@ class Driver:
                 self._enqueue(study, recipes)
             self.progress.start(study, [recipe for recipe in recipes if recipe.misfit])
             if self.study.slots > 1 or self.search.trial_seconds is not None:  # a slot can be ended with its trial
-                finished, hangs = (lambda: len(_finished(study))), (lambda: self._hangs(study))
-                run_slots(self.study.slots, self.progress.say_plainly, finished, hangs)
+                run_slots(self.study.slots, self.progress.say_plainly, lambda: len(_finished(study)))
             else:
                 self._work(study, given, field)
             self._finish(study)
@@ -118,7 +117,7 @@ class Driver:
         put_away_first()
         slots.listen()
         study = load_study(self.folder, heartbeat_seconds=self.study.heartbeat_seconds)
-        with self.hold.whole():
+        with self.hold.whole(), slots.at_work():
             self._work(study, given, field)
         return study.get_trials()
 
@@ -155,15 +154,17 @@ class Driver:
         conditions = read_conditions(self.search.when, self.search.rules, given.space, self._known)
         given = replace(given, space=in_order(given.space, conditions))
         check_sampler(self.search, given.space, conditions)
-        there = self.loader.get_group_options("experiment")
-        if unknown := [name for name in self.search.enqueue if name not in there]:
-            raise InputError(
-                f"`search.enqueue`: no experiment {', '.join(unknown)}; there are {', '.join(there) or 'none'}"
-            )
+        if unknown := [name for name in self.search.enqueue if not self._is_there(name)]:
+            there = ", ".join(self.loader.get_group_options("experiment"))
+            raise InputError(f"`search.enqueue`: no experiment {', '.join(unknown)}; there are {there or 'none'}")
         field = ground(self.search, given.space, conditions, shuffled=not given.plain)
         if given.plain and field.listed is not None:
             self.search = replace(self.search, n_trials=len(field.listed))
         return given, field
+
+    def _is_there(self, experiment: str) -> bool:
+        group, _, option = f"experiment/{experiment.removesuffix('.yaml')}".rpartition("/")
+        return option in self.loader.get_group_options(group)
 
     def _known(self, key: str) -> Any:
         """What a key that is not searched has in the configuration.
@@ -218,10 +219,12 @@ class Driver:
         )
 
     def _enqueue(self, study: optuna.Study, recipes: Sequence[Recipe]) -> None:
-        queued = {trial.user_attrs.get("recipe") for trial in study.get_trials(deepcopy=False)}
-        for recipe in recipes:
-            if not recipe.misfit and recipe.name not in queued:
-                study.enqueue_trial(recipe.params, user_attrs={"recipe": recipe.name}, skip_if_exists=True)
+        """Enqueues as many as there are trials for; a longer search takes the others."""
+        trials = study.get_trials(deepcopy=False)
+        queued = {trial.user_attrs.get("recipe") for trial in trials}
+        new = [recipe for recipe in recipes if not recipe.misfit and recipe.name not in queued]
+        for recipe in new[: max(0, self.search.n_trials - len(trials))]:
+            study.enqueue_trial(recipe.params, user_attrs={"recipe": recipe.name}, skip_if_exists=True)
 
     def _next(self, study: optuna.Study, field: Ground) -> Trial | None:
         """A trial to run: one left unfinished, under its old number, or a new one; None when there are enough."""
@@ -264,10 +267,6 @@ class Driver:
             warnings.filterwarnings("ignore", "Heartbeat of storage")  # `Hold.alive` beats outside of `optimize`
             trial = study.ask()  # the enqueued one
         return field.settle(trial), ""
-
-    def _hangs(self, study: optuna.Study) -> bool:
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return any(hung(self._place(trial.number)) is not None for trial in running)
 
     def _place(self, number: int) -> Path:
         return self.folder / f"{number:04d}"

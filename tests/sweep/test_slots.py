@@ -46,6 +46,13 @@ def test_slots_take_trials_as_they_come_free_each_on_its_card_and_a_killed_one_i
     assert a.datetime_start < b.datetime_complete and b.datetime_start < a.datetime_complete, "both at once"  # type: ignore[operator]
 
 
+def test_a_slot_that_a_library_ends_without_a_word_is_replaced(toy: Run, tmp_path: Path) -> None:
+    ran = toy("study.slots=2", "search.n_trials=4", "behave=vanish", "when=1")
+    assert ran.code == 0, ran.text
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 4
+    assert "ended in the middle of its work (code 0); started again" in " ".join(ran.out.split())
+
+
 def test_slots_launch_through_joblib_and_a_job_that_raises_comes_back_with_its_trace(toy: Run, tmp_path: Path) -> None:
     ran = toy("hydra/launcher=joblib", "study.slots=2", "search.n_trials=3", "behave=raise", "when=1")
     assert ran.code == 0, ran.text

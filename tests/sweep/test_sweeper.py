@@ -46,7 +46,7 @@ def test_a_sweep_runs_its_trials_in_folders_named_by_number(toy: Run, tmp_path: 
     ("behave", "reason"),
     [
         ("raise", "RuntimeError: the toy broke"),
-        ("nan", "style is nan"),
+        ("nan", "style is nan; composition is -inf"),
         ("exit", "the job called sys.exit(3)"),
         ("memory", "MemoryError: no message"),
     ],
