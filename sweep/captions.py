@@ -74,7 +74,7 @@ class Cell:
 
 def settings_of(config: Config, strategy: Strategy) -> CaptionSettings:
     """The configuration's switches under another strategy, without chance."""
-    trigger = {Strategy.none: "", Strategy.trigger: config.captions.trigger or NO_TRIGGER}
+    trigger = {Strategy.none: "", Strategy.trigger: config.captions.trigger or config.data.trigger or NO_TRIGGER}
     calm = replace(config.captions, strategy=Strategy.original, dropout=0.0, shuffle_tags=False)
     return replace(
         calm,

@@ -87,7 +87,7 @@ def made_by(settings: CaptionSettings, captioner: CaptionerSettings, tagger: Tag
     if settings.strategy == Strategy.tags:
         return f"tagger {tagger.model}" if tagger.model else "the sidecar's tags"
     if settings.strategy == Strategy.trigger:
-        return "the trigger word"
+        return f"the word “{settings.trigger}”"
     return "the sidecar's text" if settings.strategy == Strategy.original else "empty texts"
 
 

@@ -155,6 +155,7 @@ class CaptionSettings:
 class DataSettings:
     path: str = ""  # folder of training pictures with NAME.txt (caption) and NAME.tags beside them
     references: str = ""  # folder of held-out pictures of the style, never trained on
+    trigger: str = ""  # the word that stands for this style: what captions=trigger trains with
     limit: int | None = None  # train on that many pictures, drawn by `subset_seed`; null: all
     subset_seed: int = 0  # which pictures the limit keeps; a smaller limit keeps a subset of a larger one's
     masks: str = ""  # folder with a mask of each picture's name, white where the loss counts; alpha: the pictures' own

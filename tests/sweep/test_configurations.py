@@ -47,6 +47,14 @@ def test_strategies_and_their_files_agree() -> None:
         assert composed(f"captions={name}").captions.strategy == name
 
 
+def test_the_trigger_word_of_ones_own_pictures_is_their_folders_name_unless_it_is_given() -> None:
+    own = ["captions=trigger", "data=folder", *GIVEN]
+    assert composed("captions=trigger").captions.trigger == "anatomica"
+    assert composed(*own).captions.trigger == "pictures"
+    assert composed(*own, "data.trigger=krayx").captions.trigger == "krayx"
+    assert composed(*own, "captions.trigger=krayx").captions.trigger == "krayx"
+
+
 def test_repeats_of_a_side_compose_with_any_mix() -> None:
     made = composed("mix=512x3_768x2", "mix.repeats.256=2", "mix.repeats.512=0")
     assert made.mix.repeats == {256: 2, 512: 0, 768: 2, 1024: 0}
