@@ -284,8 +284,8 @@ class _Trainee:
             total += loss.item()
         if not math.isfinite(total):
             raise TrainingError(
-                f"the loss is {total} at step {self.step + 1}: lower `optimizer.learning_rate`"
-                f" ({settings.learning_rate}) or set `optimizer.max_grad_norm` ({settings.max_grad_norm});"
+                f"the loss is {total} at step {self.step + 1}: lower `train.optimizer.learning_rate`"
+                f" ({settings.learning_rate}) or set `train.optimizer.max_grad_norm` ({settings.max_grad_norm});"
                 f" {self._kept()}"
             )
         if settings.max_grad_norm:

@@ -264,7 +264,7 @@ def test_missing_captions_are_refused_at_once(run: Callable[..., Any], examples:
 def test_a_loss_that_is_no_number_ends_with_advice(run: Callable[..., Any], base: FluxBase) -> None:
     wild = replace(SETTINGS, optimizer=OptimizerSettings(learning_rate=1e30, warmup_steps=0, max_grad_norm=0.0))
     before = {name: id(module) for name, module in base.transformer.named_modules()}
-    with pytest.raises(TrainingError, match=r"step \d+: lower `optimizer.learning_rate`"):
+    with pytest.raises(TrainingError, match=r"step \d+: lower `train.optimizer.learning_rate`"):
         list(run(settings=wild))
     assert {name: id(module) for name, module in base.transformer.named_modules()} == before
 
