@@ -40,6 +40,7 @@ PICTURES = "pictures"  # in the folder above, with the captions
 FLUX = "black-forest-labs/FLUX.1-dev"
 KOHYA = "kohya sd-scripts, ComfyUI-FluxTrainer"
 KOHYA_PLACE = f"# In sd-scripts' folder, with FLUX's weights, kohya_dataset.toml and {PICTURES}/ beside its scripts."
+AI_TOOLKIT_TIMESTEPS = {"sigmoid": "sigmoid", "flux_shift": "flux_shift", "uniform": "linear"}
 KOHYA_STEP = 32  # sd-scripts wants bucket steps in multiples of it for FLUX
 SANDBOX_NOTE = "found on the sandbox: captions, sides and repeats are meant to carry over; learning rate and steps not"
 
@@ -214,6 +215,8 @@ def ai_toolkit(recipe: Recipe) -> str:
     """The job file: one dataset per side, as its list of resolutions has one repeat count for all."""
     captions, train = recipe.config["captions"], recipe.train
     layers, unsaid = ai_toolkit_layers(recipe)
+    if train["timesteps"] not in AI_TOOLKIT_TIMESTEPS:
+        unsaid = [*unsaid, f"train.timesteps={train['timesteps']}, it is sigmoid here"]
     trigger = captions.get("trigger", "")
     folder = {"folder_path": PICTURES, "caption_ext": "txt", "cache_latents_to_disk": True}
     folder |= {"caption_dropout_rate": float(captions.get("dropout", 0.0))}
@@ -233,7 +236,7 @@ def ai_toolkit(recipe: Recipe) -> str:
             "train_text_encoder": False,
             "gradient_checkpointing": True,
             "noise_scheduler": "flowmatch",
-            "timestep_type": {"flux_shift": "flux_shift", "uniform": "linear"}.get(train["timesteps"], "sigmoid"),
+            "timestep_type": AI_TOOLKIT_TIMESTEPS.get(train["timesteps"], "sigmoid"),
             "optimizer": recipe.optimizer[1],
             "optimizer_params": {"weight_decay": train["optimizer"].get("weight_decay", 0.01)},
             "lr": train["optimizer"]["learning_rate"],
