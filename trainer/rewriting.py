@@ -1,8 +1,8 @@
 """Rules that take style words out of a caption, or all but the subject.
 
 What belongs to style, medium, technique and emotion is found by `trainer.style_words`. Here it is taken out so that
-English is left, and the subject is found: behind "a drawing of", before places and details. The rules are plain on
-purpose: a person reads the result in the caption sheet and corrects it there.
+English is left; `trainer.subject` finds the subject in it. The rules are plain on purpose: a person reads the result
+in the caption sheet and corrects it there.
 """
 
 import re
@@ -15,22 +15,16 @@ from trainer.style_words import (
     JOINTS,
     Sentence,
     found,
-    lead_in,
     listed,
     mark_hanging,
     marked,
     phrases,
     sentences,
 )
+from trainer.subject import NAMES_NOTHING, PLACED_BY, SHOWS, find_subject, is_participle, says_nothing, with_articles
 
-_PLACED_BY = frozenset(
-    {"in", "at", "on", "along", "near", "by", "over", "under", "from", "to", "across", "toward", "towards", "against"}
-)
-_LONGEST_INTRODUCTION = 9  # words before "drawing of" that still belong to the picture's name
 _TAG_WORDS = 3  # a list of parts no longer than this is a list of tags
 _TAGS_AT_LEAST = 2
-_NAMES_NOTHING = _PLACED_BY | JOINTS | {"for"}
-_SHOWS = frozenset({"showing", "depicting", "featuring", "portraying", "presenting", "illustrating"})
 _SAYS = frozenset({"is", "are", "was", "were", "has", "have", "appears", "appear", "looks", "feels"})
 _GOES_ON = (GLUE | {"there", "to"}) - ARTICLES
 _IN_NO_TAG = ARTICLES | {"of", "is", "are"}
@@ -77,15 +71,19 @@ def keep_subject(text: str, strip: Iterable[Strip]) -> str:
 
 def _keep_once(text: str, classes: tuple[Strip, ...]) -> str:
     if is_tag_list(text):
-        return ", ".join(tag for tag in stripped_tags(text.split(","), classes) if not _layout(tag))
+        return ", ".join(
+            tag
+            for tag in stripped_tags(text.split(","), classes)
+            if not _layout(tag, drop_carrier=Strip.medium in classes)
+        )
     others = _sorted(set(Strip) - set(classes))
     subject: list[Sentence] = []
     rest: list[Sentence] = []
     for sentence in sentences(text):
         clauses = _stripped(sentence, classes)
         if not subject:
-            subject, clauses = _subject(clauses, drop_carrier=Strip.medium in classes)
-            if subject and subject[0][0].lower() in _NAMES_NOTHING:  # "[a poster] for an agency": say who in the next
+            subject, clauses = find_subject(clauses, drop_carrier=Strip.medium in classes)
+            if subject and subject[0][0].lower() in NAMES_NOTHING:  # "[a poster] for an agency": say who in the next
                 clauses, subject = subject + clauses, []
         rest += clauses
     if not subject:  # a caption of positions only: better a word too many than none
@@ -101,9 +99,9 @@ def subject_noun(text: str) -> str:
     kept = keep_subject(text, list(Strip)).split(",")[0].lower()
     tokens = [token for sentence in sentences(kept) for token in sentence]
     tokens = _without(tokens, phrases("modifiers") | {(article,) for article in ARTICLES})
-    ends = _PLACED_BY | {"and", "or", "with", "without", "is", "are"}
+    ends = PLACED_BY | {"and", "or", "with", "without", "is", "are"}
     for number, token in enumerate(tokens):
-        if number and (_participle(token) or token in ends):
+        if number and (is_participle(token) or token in ends):
             return " ".join(tokens[:number])
     return " ".join(tokens)
 
@@ -132,12 +130,19 @@ def _is_style(tag: str, classes: tuple[Strip, ...]) -> bool:
     sentence = _words(tag)
     gone = marked(sentence, classes)
     rest = [word for word, dropped in zip(sentence, gone, strict=True) if not dropped]
-    return any(gone) and all(_says_nothing(word) or listed(word, "modifiers") for word in rest)
+    return any(gone) and all(
+        says_nothing(word) or listed(word, "modifiers") or listed(word, "supports") for word in rest
+    )
 
 
-def _layout(tag: str) -> bool:
+def _layout(tag: str, *, drop_carrier: bool) -> bool:
     sentence = _words(tag)
-    return bool(found(sentence, phrases("layout"))) or all(listed(word, "places") for word in sentence)
+    names = len(sentence) == 1 and listed(sentence[0], "carriers") and not any(marked(sentence, list(Strip)))
+    return (
+        (drop_carrier and names)
+        or bool(found(sentence, phrases("layout")))
+        or all(listed(word, "places") for word in sentence)
+    )
 
 
 def _words(tag: str) -> Sentence:
@@ -158,15 +163,25 @@ def _stripped(sentence: Sentence, classes: tuple[Strip, ...], later: bool = Fals
     marks: list[bool] = []
     for word, dropped in [*zip(sentence, gone, strict=True), (",", False)]:
         if word == "," and not dropped:
-            clauses.append(_stripped_clause(words, marks, later))
+            rest = _stripped_clause(words, marks, later)
+            named = marks[:1] == [True] and rest and tuple(_before(words, rest)) in phrases("shows")
+            if named and len(clauses) == 1 and len(clauses[0]) == 2 and clauses[0][0].lower() in ARTICLES:
+                clauses.pop()  # "a lush, [detailed painting of] a garden"
+            clauses.append(rest)
             words, marks = [], []
         else:
             words.append(word)
             marks.append(dropped)
     clauses = [clause for clause in clauses if clause]
-    if clauses and clauses[0][0].lower() in JOINTS | _SHOWS and sentence[0].lower() not in JOINTS | _SHOWS:
+    if clauses and clauses[0][0].lower() in JOINTS | SHOWS and sentence[0].lower() not in JOINTS | SHOWS:
         clauses[0] = clauses[0][1:]  # "[an engraving] with a heart", "[a poster], featuring a heart"
     return [clause for clause in clauses if clause]
+
+
+def _before(clause: Sentence, rest: Sentence) -> Sentence:
+    """The word before the end of a clause that is left, two where that is "in which"."""
+    dropped = [word.lower() for word in clause[: len(clause) - len(rest)]]
+    return dropped[-2:] if dropped[-1:] == ["which"] else dropped[-1:]
 
 
 def _stripped_clause(clause: list[str], gone: list[bool], later: bool) -> list[str]:
@@ -179,9 +194,9 @@ def _stripped_clause(clause: list[str], gone: list[bool], later: bool) -> list[s
     rest = [word for word, dropped in zip(clause, gone, strict=True) if not dropped]
     if gone[0] and rest and rest[0].lower() in ("and", "or"):  # "[with engraved detail] and labels"
         rest = rest[1:]
-    if all(_says_nothing(word) or listed(word, "modifiers") or listed(word, "carriers") for word in rest):
+    if all(says_nothing(word) or listed(word, "modifiers") or listed(word, "carriers") for word in rest):
         return []
-    return _with_articles(rest)
+    return with_articles(rest)
 
 
 def _broken(clause: list[str], gone: list[bool]) -> bool:
@@ -197,127 +212,11 @@ def _broken(clause: list[str], gone: list[bool]) -> bool:
     return False
 
 
-def _says_nothing(word: str) -> bool:
-    return word.lower() in GLUE or listed(word, "companions") or listed(word, "made") or not word[0].isalnum()
-
-
-def _with_articles(tokens: list[str]) -> list[str]:
-    """Drop articles left without a noun and agree "a" and "an" with the word that now follows."""
-    fixed: list[str] = []
-    for here, token in enumerate(tokens):
-        following = tokens[here + 1].lower() if here + 1 < len(tokens) else ""
-        if token.lower() in ARTICLES and (not following or following in GLUE):
-            continue
-        if token.lower() in ("a", "an") and here == 0:
-            token = token[0] + ("n" if following[0] in "aeiou" else "")
-        elif token.lower() in ("a", "an"):
-            token = "an" if following[0] in "aeiou" else "a"
-        fixed.append(token)
-    return fixed
-
-
-def _subject(clauses: list[Sentence], *, drop_carrier: bool) -> tuple[list[Sentence], list[Sentence]]:
-    """What names the subject, from behind "a drawing of" to where places or details begin; and the other clauses."""
-    start, begin = _where_it_begins(clauses, drop_carrier)
-    named: list[Sentence] = []
-    listing = _is_listing(clauses[start:])
-    used = start
-    for number, clause in enumerate(clauses[start:]):
-        if number and not (listing >= number or _acts(clause)):
-            break
-        clause = clause[begin:] if number == 0 else clause
-        end = min(_ends(clause), default=len(clause))
-        named.append(_with_articles(clause[:end]))
-        used += 1
-        if end < len(clause):
-            break
-    named = [clause for clause in named if clause]
-    return named, clauses[:start] + clauses[used:] if named else clauses
-
-
-def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, int]:
-    """Clause and word where the subject begins."""
-    for number, clause in enumerate(clauses):
-        begin = _after_name(clause, 0 if number else lead_in(clause), drop_carrier)
-        if begin:
-            return number, begin
-    for number, clause in enumerate(clauses):
-        if all(_says_nothing(word) or listed(word, "carriers") for word in clause):
-            continue
-        if len(clause) > 2 or clause[0].lower() in ARTICLES:
-            if number and clause[0].lower() not in ARTICLES:
-                break
-            return number, 0
-    return 0, 0
-
-
-def _after_name(clause: Sentence, begin: int, drop_carrier: bool) -> int:
-    """Where the subject begins behind "a drawing of" or "the image shows"; `begin` if the clause names no picture."""
-    if not drop_carrier:
-        return begin
-    for start, end in found(clause, phrases("shows")):
-        head = clause[begin:start]
-        if not head or head[0].lower() in JOINTS or len(head) > _LONGEST_INTRODUCTION:
-            continue
-        if any(_participle(word) for word in head):
-            continue
-        if listed(clause[start - 1], "carriers"):
-            begin = end
-    return begin
-
-
-def _is_listing(clauses: list[Sentence]) -> int:
-    """How many clauses after the first go on an enumeration ("a hand, a heart, and an eye")."""
-    for number, clause in enumerate(clauses[1:], start=1):
-        lowered = [word.lower() for word in clause]
-        if {"is", "are"} & set(lowered):
-            return 0
-        if lowered[0] == "and" or (lowered[0] in ARTICLES and "and" in lowered):
-            return number
-        if lowered[0] not in ARTICLES and len(clause) > 2:
-            return 0
-    return 0
-
-
-def _acts(clause: Sentence) -> bool:
-    """Whether a clause goes on with what the subject does: "sitting on a mushroom"."""
-    return _participle(clause[0].lower()) and not listed(clause[0], "shows") and not listed(clause[0], "made")
-
-
-def _ends(clause: Sentence) -> list[int]:
-    """Where places and details begin."""
-    ends = [start for start, _ in found(clause, phrases("details")) if start]
-    for here, word in enumerate(clause[:-1]):
-        if here and word.lower() in ("is", "are") and not _participle(clause[here + 1].lower()):
-            ends.append(here)
-    return ends + _places(clause)
-
-
-def _places(clause: Sentence) -> list[int]:
-    """Where phrases like "at the left", "on a grey background" and "with a sunset in the background" begin."""
-    lowered = [word.lower() for word in clause]
-    starts = []
-    for here, token in enumerate(lowered):
-        if token not in _PLACED_BY:
-            continue
-        stop = next((n for n in range(here + 1, len(lowered)) if lowered[n] in _PLACED_BY), len(lowered))
-        if any(listed(lowered[n], "places") for n in range(here + 1, stop)):
-            behind = any(listed(lowered[n], "behind") for n in range(here + 1, stop))
-            starts.append(lowered.index("with") if behind and "with" in lowered[:here] else here)
-    if lowered and all(listed(token, "places") or token in ARTICLES | _PLACED_BY for token in lowered):
-        starts.append(0)
-    return starts
-
-
 def _without(tokens: list[str], unwanted: Iterable[tuple[str, ...]]) -> list[str]:
     dropped: set[int] = set()
     for start, end in found(tokens, unwanted):
         dropped |= set(range(start, end))
     return [token for number, token in enumerate(tokens) if number not in dropped]
-
-
-def _participle(word: str) -> bool:
-    return word.lower().endswith("ing") and len(word) > 5 and not listed(word, "nouns_in_ing")
 
 
 def _joined(clauses: list[Sentence]) -> str:

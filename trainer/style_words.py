@@ -5,6 +5,7 @@ hold ("in the style of Dürer", "by Claude Monet", "bold black lines"); and hang
 in", "mood"). No tagger or parser is used: those worth having bring weights that would have to be downloaded.
 """
 
+import operator
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -19,10 +20,24 @@ GLUE = ARTICLES | {
     *("is", "are", "was", "were", "has", "have", "it", "this", "that"),
 }
 JOINTS = frozenset({"with", "in", "on", "by", "as", "using", "and", "or", "of", "through", "via", "like", "from"})
+DETERMINERS = ARTICLES | {"his", "her", "their", "its", "one", "two", "three", "several", "some", "many"}
+_AROUND = frozenset(
+    {"above", "behind", "below", "beneath", "beside", "near", "under", "inside", "outside", "at", "around"}
+    | {"across", "against", "along", "beyond", "into", "onto", "over", "past", "toward", "towards"}
+)
+_IN_FRONT = frozenset({"front of", "top of", "next to"})
+_USED = frozenset({"like", "based", "ish"})
 _LONGEST_PHRASE = 6  # words
 _LONGEST_NAME = 4  # words of "a large square engraving of" that are not marked
 _WORD = re.compile(r"\d+(?:[.:]\d+)+(?!\w)|[\w'’&]+(?:-[\w'’]+)*|[^\w\s]")
 _OPTIONS = re.compile(r"\s--\w+(?: +[^\s-]\S*)*")  # of Midjourney: "--ar 2:3 --v 6"
+_OPENING = re.compile(
+    r"(?:the|this) (?:\w+ ){0,2}(?:figure|subject|focus|focal point|character|object|element|motif)"
+    r"(?: (?:of|in) (?:the|this) \w+)? (?:is|are) "
+    r"|(?:at|in|on) the (?:very )?(?:cent(?:er|re)|middle|heart|foreground|left|right|top|bottom)(?: side)?"
+    r"(?: of (?:the|this) \w+)? (?:is|are|there is|there are|we (?:can )?see|stands|sits) ",
+    re.IGNORECASE,
+)
 _WEIGHT = re.compile(r"\(([^():]+):\d[\d.]*\)")  # of WebUI's prompts: "(ink wash:1.2)"
 
 Sentence = list[str]  # words and commas, without its stop
@@ -30,9 +45,12 @@ Sentence = list[str]  # words and commas, without its stop
 
 @cache
 def words() -> dict[str, tuple[str, ...]]:
-    """The lists of `words.toml`."""
-    text = (Path(__file__).parent / "words.toml").read_text(encoding="utf-8")
-    return {name: tuple(entries) for name, entries in tomllib.loads(text).items()}
+    """The lists of `words.toml` and `grammar.toml`."""
+    read: dict[str, tuple[str, ...]] = {}
+    for file in ("words.toml", "grammar.toml"):
+        text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        read |= {name: tuple(entries) for name, entries in tomllib.loads(text).items()}
+    return read
 
 
 @cache
@@ -43,8 +61,8 @@ def phrases(name: str) -> frozenset[tuple[str, ...]]:
 
 @lru_cache(maxsize=4096)
 def listed(word: str, name: str) -> bool:
-    """Whether a word stands in a list, up to plural."""
-    return any(form in phrases(name) for form in _singulars(tuple(word.lower().split("-"))))
+    """Whether a word stands in a list, up to its ending."""
+    return any(form in phrases(name) for form in _forms(tuple(word.lower().split("-"))))
 
 
 def sentences(text: str) -> list[Sentence]:
@@ -56,42 +74,130 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def found(sentence: Sequence[str], wanted: Iterable[tuple[str, ...]]) -> list[tuple[int, int]]:
-    """Spans (start, end) of words that match a phrase, up to plural and hyphens."""
+    """Spans (start, end) of words that match a phrase, up to hyphens and the last word's ending."""
     lowered, wanted, spans = [word.lower() for word in sentence], frozenset(wanted), []
     for start in range(len(lowered)):
         parts: tuple[str, ...] = ()
         for end in range(start + 1, min(len(lowered), start + _LONGEST_PHRASE) + 1):
             parts += tuple(lowered[end - 1].split("-"))
-            if any(form in wanted for form in _singulars(parts)):
+            if any(form in wanted for form in _forms(parts)):
                 spans.append((start, end))
     return spans
 
 
+_ENDINGS = (("s", ""), ("es", ""), ("ly", ""), ("ily", "y"), ("ness", ""), ("iness", "y"))
+
+
 @lru_cache(maxsize=4096)
-def _singulars(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _forms(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The words as they are, and without the ending of a plural, an adverb or a noun in -ness."""
     last = parts[-1] if parts else ""
-    forms = [last, *([last[:-1]] if last.endswith("s") else []), *([last[:-2]] if last.endswith("es") else [])]
-    return [(*parts[:-1], form) for form in forms]
+    stems = [last.removesuffix(ending) + new for ending, new in _ENDINGS if last.endswith(ending)]
+    return [(*parts[:-1], form) for form in (last, *stems)]
 
 
 def lead_in(sentence: Sequence[str]) -> int:
-    """How many words at the start only say that something is to be seen: "there is", "the image shows"."""
-    return max((end for start, end in found(sentence[:_LONGEST_PHRASE], phrases("lead_in")) if start == 0), default=0)
+    """How many words at the start only say that something is to be seen: "there is", "at the centre is"."""
+    opening = _OPENING.match(" ".join(sentence) + " ")
+    spans = found(sentence[:_LONGEST_PHRASE], phrases("lead_in"))
+    return max([len(opening[0].split()) if opening else 0, *(end for start, end in spans if start == 0)])
 
 
 def marked(sentence: Sentence, classes: Iterable[str]) -> list[bool]:
     """Which words belong to the classes, by list or by pattern."""
     gone = [False] * len(sentence)
     for name in classes:
-        for start, end in found(sentence, phrases(name)):
-            gone[start:end] = [True] * (end - start)
+        for start, end in _runs(found(sentence, phrases(name))):
+            if name == Strip.emotion or not _is_a_thing(sentence, start, end, alone=name != Strip.medium):
+                gone[start:end] = [True] * (end - start)
     line = " ".join(sentence)
     for name in classes:
         for pattern in _PATTERNS[Strip(name)]:
             for match in pattern.finditer(line):
+                if pattern is _IN_A_STYLE and not _describes(match["gone"]):
+                    continue
                 start, end = (len(line[:place].split()) for place in match.span("gone"))
                 gone[start:end] = [True] * (end - start)
+        for here, word in enumerate(sentence):
+            gone[here] |= "-" in word and _is_compound(word, name)
+    _keep_eras(sentence, gone)
     return gone
+
+
+def _is_compound(word: str, name: str) -> bool:
+    """Whether a word with hyphens is made of a class's word and how it is used: "ink-drawn", "collage-like"."""
+    parts = [part for part in word.lower().split("-") if part]
+    used = [part in _USED or listed(part, "made") or listed(part, "companions") for part in parts]
+    own = [listed(part, name) for part in parts]
+    return any(own) and all(map(operator.or_, own, used))
+
+
+def _describes(text: str) -> bool:
+    """Whether what stands before a comma is of a style: "in a soft, [loose style]", not "in a room, [retro style]"."""
+    told = text.split()[1 : text.split().index(",")] if "," in text.split() else []
+    lists = (*Strip, "companions", "modifiers")
+    return all(word.lower() in ARTICLES or any(listed(word, name) for name in lists) for word in told)
+
+
+def _runs(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that overlap or touch as one."""
+    runs: list[tuple[int, int]] = []
+    for start, end in spans:
+        if runs and start <= runs[-1][1]:
+            start, end = runs[-1][0], max(end, runs.pop()[1])
+        runs.append((start, end))
+    return runs
+
+
+def _is_a_thing(sentence: Sentence, start: int, end: int, *, alone: bool) -> bool:
+    """Whether listed words name a thing in the picture: "reading a comic book", "a neon sign above the door".
+
+    `alone`: only where no other word follows, as in "reading a comic" but not in "wearing a comic mask".
+    """
+    after = sentence[end].lower() if end < len(sentence) else ","
+    if after in DETERMINERS and does(sentence[end - 1]):  # "an artist painting a wall"
+        return True
+    if end - start > 1 and start and acts(sentence[start]) and sentence[start - 1].lower() not in DETERMINERS | {","}:
+        return True  # "men playing cards"
+    if alone and after[0].isalnum() and not (after in GLUE | JOINTS | _AROUND or does(after)):
+        return False
+    begin = start
+    while begin and sentence[begin - 1] != "," and start - begin < _LONGEST_NAME:
+        begin -= 1
+        if sentence[begin].lower() in DETERMINERS:
+            break
+    if sentence[begin].lower() not in DETERMINERS:
+        return start > 0 and acts(sentence[start - 1])
+    if begin and sentence[begin - 1] != ",":
+        before = sentence[begin - 1].lower()
+        if before == "with" and after == "of" and begin > 1:  # "a plate with a painting of"
+            return True
+        return does(before) or before in _AROUND or " ".join(sentence[begin - 2 : begin]).lower() in _IN_FRONT
+    clause_end = sentence.index(",", end) if "," in sentence[end:] else len(sentence)
+    tail = sentence[end:clause_end]
+    return (
+        bool(tail) and (tail[0].lower() in _AROUND or acts(tail[0])) and not found(tail, phrases("shows") - {("of",)})
+    )
+
+
+def acts(word: str) -> bool:
+    """Whether a word says what a subject does: "sitting", not "painting" and not "showing"."""
+    return does(word) and not listed(word, "nouns_in_ing")
+
+
+def does(word: str) -> bool:
+    """Whether a word before a thing says what is done with it: "painting [a wall]", not "using" or "showing"."""
+    return word.lower().endswith("ing") and len(word) > 5 and not listed(word, "made") and not listed(word, "shows")
+
+
+def _keep_eras(sentence: Sentence, gone: list[bool]) -> None:
+    """A time or culture before a thing is the thing's, not the picture's: "a vintage car", but "a vintage drawing"."""
+    for here in reversed(range(len(sentence) - 1)):
+        after = sentence[here + 1]
+        if not gone[here] or gone[here + 1] or not listed(sentence[here], "eras"):
+            continue
+        plain = after[0].isalnum() and after.lower() not in GLUE | JOINTS
+        gone[here] = not plain or any(listed(after, name) for name in ("companions", "carriers", "made", "shows"))
 
 
 # What no list can hold.
@@ -100,15 +206,32 @@ _PARTS = {
     "END": r"(?= ,|$)",
     "REST": r"[^,]*?(?= ,|$)",  # of a clause
     "PHRASE": r"(?:(?! (?:sitting|standing|holding|wearing|walking|riding|running|looking|playing|dancing|reading"
-    r"|lying|flying|carrying|eating|sleeping|with)\b)[^,])*",  # up to what the subject does
+    r"|lying|flying|carrying|eating|sleeping|with|(?:show|depict|featur|portray|illustrat)(?:s|es|ing)"
+    r"|of (?:an?|<COUNT>))\b)[^,])*",
+    # up to what the subject does
     "ART": r"(?:(?:an?|the|its) )?",
     "WORD": r"[\w'&.-]+",
     "NAME": r"(?:[A-Z][\w'.-]*|van|von|de|der|da|di|le|la)",
     "STYLES": r"(?:styles?|manner|aesthetics?|artstyle|tradition|fashion)",
     "BOOKS": r"(?:atlas|textbook|book|manuscript|encyclopa?edia|comics?|magazine|journal|treatise|herbal)",
     "MOODS": r"(?:mood|atmosphere|feel|feeling|vibes?|ambience|emotion|sense)",
-    "LINES": r"(?:lines?|lineart|linework|outlines?|contours?|strokes?|brushwork|shading|palette|tones?|textures?"
-    r"|lighting|colou?rs|focus|contrast|hatching|stippling|grain|dots|washes|gradients?|shadows|typography)",
+    "LINES": r"(?:(?:out|sight)?lines?|line ?(?:art|work)|contours?|(?:brush)?strokes?|brushwork|[\w-]*shading"
+    r"|palettes?|tones?|tonality|hues|textur(?:es?|ing)|[\w-]*lighting|colou?rs|colou?ring|colou?r scheme|focus"
+    r"|contrast|saturation"
+    r"|[\w-]*hatching|stippling|grain|dots|washes|gradients?|shadows|highlights|silhouettes|edges|bloom|blur|bokeh|flares?"
+    r"|vignett(?:e|ing)|aberration|distortion|artifacts|noise|perspective|composition|viewpoint|angle|framing|finish"
+    r"|exposure|typography|lettering|detail(?:s|ing)?|patterning|splatters?|layering|proportions|aesthetics?)",
+    "THINGS": r"(?:power|phone|telephone|train|tram|railway|subway|tan|clothes|washing|fishing|polka|picket|finish"
+    r"|chorus|hair|eye|skin|school) ",
+    "COLOURS": r"(?:reds|blues|greens|browns|gr[ae]ys|yellows|oranges|purples|pinks|whites|blacks|golds|teals|ochres"
+    r"|creams|violets|turquoises|pastels|neutrals|neons|brights)",
+    "COUNT": r"(?:\d+\w*|one|two|three|four|five|several|some|many)",
+    "MEDIA": r"(?:art|artwork|carving|collage|comic|drawing|engraving|etching|film|illustration|lithograph|painting"
+    r"|photo|photograph|photography|poster|render|rendering|screenshot|sculpture|shot|sketch|still|tapestry|woodcut"
+    r"|media|medium)s?",
+    "SHOT": r"(?:shot|captured|taken|photographed|filmed|recorded|developed|scanned)",
+    "CAMERA": r"(?:kodak|canon|nikon|fuji\w*|leica|hasselblad|sony|pentax|olympus|ilford|cinestill|mamiya|rollei\w*"
+    r"|contax|zeiss|agfa\w*|lomo\w*|holga|gopro|iphone|polaroid)",
 }
 
 
@@ -119,16 +242,24 @@ def _pattern(text: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
     return re.compile(text, flags)
 
 
+_IN_A_STYLE = _pattern(r"(?P<gone>\bin <ART>(?:(?!(?:in|on|at|with) )<WORD>(?: ,)? ){1,6}?<STYLES>)(?= |$)")
 _PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
     Strip.style: (
         _pattern(
             r"(?P<gone>\b(?:in (?:the )?(?:style|manner|fashion|tradition|spirit) of|inspired by|reminiscent of"
-            r"|typical of|recalling|reminding of) <PHRASE>)"
+            r"|typical of|recalling|reminding of|influenced by|based on the (?:style|work) of|(?:in )?homage to"
+            r"|(?:resembl|imitat|mimick|emulat|echo|recall)ing) <PHRASE>)"
         ),
         _pattern(r"(?P<gone>\bstyle of <NAME>(?: <NAME>)*)(?= |$)", 0),
-        _pattern(r"(?P<gone>\bin <ART>(?:(?!(?:in|on|at|with) )<WORD>(?: ,)? ){1,6}?<STYLES>)(?= |$)"),
+        _IN_A_STYLE,
         _pattern(r"<BEGIN>(?P<gone><ART>(?:<WORD> ){1,4}(?:<STYLES>|inspired))<END>"),
-        _pattern(r"(?P<gone>\b[\w']+-(?:style|styled|inspired|esque)\b)"),
+        _pattern(r"(?P<gone>\b[\w']+-(?:style|styled|inspired|influenced|infused|esque|core)\b)"),
+        _pattern(
+            r"(?P<gone>\b(?!(?:organ|mechan|microorgan|tour|magnet|bapt)isms?\b|manticore|albacore|burlesque|arabesque)"
+            r"\w{3,}(?:isms?|core|punk|esque)\b)"
+        ),
+        _pattern(r"<BEGIN>(?P<gone>(?:<WORD> ){1,3}(?:quality|resolution))<END>"),
+        _pattern(r"<BEGIN>(?P<gone><ART>(?:<WORD> ){1,3}(?:era|period|movement|revival|school|dynasty))<END>"),
         _pattern(r"(?P<gone>\b(?:\d{4}s|\d{1,2}(?:st|nd|rd|th)[- ]century|\d+-?bit|(?:circa|dated) \d{4})\b)"),
         _pattern(r"(?P<gone>\b[Bb]y <NAME>(?: (?:and |& )?<NAME>)*)(?= |$)", 0),
         _pattern(r"(?<=, )(?P<gone><NAME>(?: <NAME>){1,2})<END>", 0),
@@ -142,17 +273,34 @@ _PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
             r"\b(?:draw\w*|paint\w*|made|sketch\w*|art|illustration|picture) (?P<gone>by <ART>(?:<WORD> )?"
             r"(?:child|children|artists?|students?|painter|engraver))(?= |$)"
         ),
-        _pattern(r"<BEGIN>(?P<gone>(?:f / [\d.]+|\d+ ?mm(?: lens)?|iso \d+))<END>"),
+        _pattern(r"<BEGIN>(?P<gone>(?:f ?/ ?[\d.]+|\d+ ?mm(?: (?:lens|film|photo\w*|f ?/ ?[\d.]+))*|iso ?\d+))<END>"),
+        _pattern(
+            r"<BEGIN>(?P<gone>(?!an? \w+ \w+ing(?= ,|$))<ART>(?!\w+ing |martial |<COUNT> )"
+            r"(?:(?!(?:an?|the|of|with|in|on) )<WORD> ){1,3}<MEDIA>)<END>"
+        ),
+        _pattern(r"(?P<gone>\b<SHOT> (?:on|with|using|through|via) (?:<CAMERA> )?<PHRASE>)"),
+        _pattern(r"(?<=, )(?P<gone><CAMERA>(?: <WORD>){0,4})<END>"),
     ),
     Strip.technique: (
         _pattern(
-            r"<BEGIN>(?P<gone>(?:with |using |in )?(?:(?!(?:an?|the|of|and|with|in) )<WORD> ){0,4}<LINES>"
-            r"(?: (?:and|on) <WORD>)?)<END>"
+            r"<BEGIN>(?P<gone>(?:with |using |in )?(?!<THINGS>)(?:(?!(?:an?|the|of|with|in) |<THINGS>)"
+            r"<WORD> ){0,5}<LINES>(?: (?:and|on) <WORD>)?)<END>"
         ),
         _pattern(
-            r"(?P<gone>\b(?:with|using|in|through|and) <ART>(?:(?!(?:an?|the|of|on|at|with|in|and) )<WORD> ){0,4}"
+            r"(?P<gone>\b(?:with|using|utili[sz]ing|employing|in|through|via|and) <ART>"
+            r"(?:(?!(?:an?|the|of|on|at|with|in|and) |<THINGS>)<WORD> ){0,4}"
             r"<LINES>)(?= |$)"
         ),
+        _pattern(
+            r"(?P<gone>\b(?:in|with|using) <ART>(?:<WORD> ){0,3}"
+            r"(?:shades|hues|tones|tints|palette|colou?r scheme) of <REST>)"
+        ),
+        _pattern(
+            r"(?:<BEGIN>|\b(?=(?:with|in|using) ))(?P<gone>(?:(?:with|in|using) )?<ART>"
+            r"(?:(?!(?:with|in|on|of|an?|the) )<WORD> ){0,3}<COLOURS>"
+            r"(?:(?: ,| and| , and) (?:(?!and )<WORD> ){0,2}<COLOURS>){0,3})<END>"
+        ),
+        _pattern(r"(?P<gone>\b[\w']+-(?:toned|tinted|hued|shaded|rendered|painted|colou?red)\b)"),
         _pattern(r"<BEGIN>(?P<gone>(?:the |its |overall )+(?:<WORD> )?<LINES> (?:of [^,]*)?(?:is|are) <REST>)"),
     ),
     Strip.emotion: (
@@ -211,17 +359,15 @@ def _mark_name(clause: list[str], gone: list[bool]) -> None:
         if gone[start]:
             continue
         head = [n for n in range(begin, start) if not gone[n] and clause[n].lower() not in ARTICLES]
+        if start and listed(clause[start - 1], "supports") and any(gone[begin:start]):
+            gone[start - 1] = True
         if start == 0 or not gone[start - 1] or any(listed(clause[n], "carriers") for n in head):
             begin = end
             continue
         gone[start:end] = [True] * (end - start)
-        if len(head) <= _LONGEST_NAME and not any(clause[n].lower() in JOINTS or _acts(clause[n]) for n in head):
+        if len(head) <= _LONGEST_NAME and not any(clause[n].lower() in JOINTS or acts(clause[n]) for n in head):
             first = 0 if begin == nothing else begin
             gone[first:end] = [True] * (end - first)
-
-
-def _acts(word: str) -> bool:
-    return word.lower().endswith("ing") and not listed(word, "nouns_in_ing")
 
 
 def _mark_tail(clause: list[str], gone: list[bool]) -> None:

@@ -1,9 +1,11 @@
-"""The caption rules measured on captions they were not made for: `style_captions.toml` and the sandbox's own."""
+"""The caption rules measured on captions they were not made for: `style_captions.toml`, `unseen_captions.toml` and the
+sandbox's own."""
 
 import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from trainer.rewriting import keep_subject, strip_words
 from trainer.settings import Strip
 
 ALL = list(Strip)
+SETS = {"tuning": 40, "held_out": 60, "fresh": 30, "second_fresh": 30} | {f"unseen_{name}": 40 for name in "abcdef"}
 SANDBOX = Path(__file__).parents[2] / "sandbox" / "data"
 SMALL_WORDS = frozenset(
     {"a", "an", "the", "of", "on", "in", "at", "by", "to", "from", "with", "and", "is", "her", "its", "his"}
@@ -42,8 +45,14 @@ class Measured:
 
 
 def read(name: str) -> list[dict[str, str]]:
-    table = tomllib.loads((Path(__file__).parent / "style_captions.toml").read_text(encoding="utf-8"))
-    return list(table[name])
+    return list(captions()[name])
+
+
+@cache
+def captions() -> dict[str, list[dict[str, str]]]:
+    files = ("style_captions.toml", "unseen_captions.toml")
+    tables = [tomllib.loads((Path(__file__).parent / file).read_text(encoding="utf-8")) for file in files]
+    return tables[0] | tables[1]
 
 
 def measured(rows: list[dict[str, str]]) -> Measured:
@@ -63,7 +72,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.lower().replace("_", " "))
 
 
-@pytest.mark.parametrize(("name", "at_least"), [("tuning", 40), ("held_out", 60), ("fresh", 30), ("second_fresh", 30)])
+@pytest.mark.parametrize(("name", "at_least"), SETS.items())
 def test_style_goes_the_subject_stays_and_little_is_left(
     name: str, at_least: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +102,7 @@ def test_the_sandboxs_captions_meet_the_same_bars() -> None:
 
 
 @pytest.mark.parametrize("rule", [keep_subject, strip_words], ids=["subject_only", "edited"])
-@pytest.mark.parametrize("name", ["tuning", "held_out", "fresh", "second_fresh"])
+@pytest.mark.parametrize("name", SETS)
 def test_what_is_left_reads_as_english_and_stays_when_stripped_again(name: str, rule: Callable[..., str]) -> None:
     for row in read(name):
         once = rule(row["text"], ALL)
@@ -101,6 +110,18 @@ def test_what_is_left_reads_as_english_and_stays_when_stripped_again(name: str, 
         for classes in (ALL, [Strip.style], [Strip.medium, Strip.technique]):
             once = rule(row["text"], classes)
             assert rule(once, classes) == once
+
+
+def test_captions_without_style_keep_their_words() -> None:
+    plain = tomllib.loads((Path(__file__).parent / "unseen_captions.toml").read_text(encoding="utf-8"))["plain"]
+    assert len(plain) >= 60
+    for rule in (keep_subject, strip_words):
+        kept = lost = 0
+        for text in plain:
+            said = set(words(text)) - SMALL_WORDS
+            kept, lost = kept + len(said), lost + len(said - set(words(rule(text, ALL))))
+            assert not LEFTOVERS.search(rule(text, ALL))
+        assert lost / kept <= 0.05
 
 
 def test_the_measure_sees_style_left_subject_lost_and_leftovers() -> None:

@@ -156,7 +156,9 @@ def test_tags_that_are_style_words_go_whole() -> None:
     assert stripped_tags(tags, []) == tags
 
 
-@pytest.mark.parametrize("name", [*Strip, "companions", "carriers", "shows", "made", "places", "details", "modifiers"])
+@pytest.mark.parametrize(
+    "name", [*Strip, "companions", "carriers", "shows", "made", "places", "details", "modifiers", "eras", "supports"]
+)
 def test_word_lists_are_lower_case_and_hold_nothing_twice(name: str) -> None:
     entries = words()[name]
     assert len(entries) == len(set(entries)) > 3
@@ -205,10 +207,27 @@ def test_rules_applied_twice_change_nothing_more(text: str, classes: set[Strip])
             "a thistle",
         ),
         ("An owl. The feathers are brown, in fine lines.", "An owl. The feathers are brown", "An owl"),
+        (  # a medium's word that is a thing in the picture, and a time that is the thing's
+            "a vintage photo of a girl reading a comic book in a gothic cathedral",
+            "a girl reading a comic book in a gothic cathedral",
+            "a girl reading a comic book in a gothic cathedral",
+        ),
+        (
+            "At the center of the image is a robot that is watering plants, in the middle of a field.",
+            "At the center of the image is a robot that is watering plants, in the middle of a field",
+            "a robot that is watering plants",
+        ),
+        ("a lush, highly detailed painting of a garden", "a garden", "a garden"),
+        ("a watercolor of a unicorn for an hour", "a unicorn for an hour", "a unicorn for an hour"),
     ],
 )
 def test_a_sentence_about_the_picture_is_not_left_in_pieces(text: str, edited: str, subject: str) -> None:
     assert (strip_words(text, ALL), keep_subject(text, ALL)) == (edited, subject)
+
+
+@pytest.mark.parametrize("piece", ["blues and ", "in a soft ", "with soft lines, ", "in the style of ", "a red, "])
+def test_a_runaway_caption_is_read_all_the_same(piece: str) -> None:
+    assert len(keep_subject(piece * 200, ALL)) <= len(piece * 200)  # a careless pattern would not come back
 
 
 def _pieces(text: str) -> set[str]:
