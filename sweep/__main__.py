@@ -148,7 +148,12 @@ class Job:
 
 
 def start(
-    task: Task, *, check: Check | None = None, contents: Contents | None = None, keeps_folder: bool = True
+    task: Task,
+    *,
+    check: Check | None = None,
+    contents: Contents | None = None,
+    keeps_folder: bool = True,
+    of_study: bool = False,
 ) -> None:
     """Composes the configuration from the command line and runs the task on it, or a sweep of it with -m.
 
@@ -157,6 +162,7 @@ def start(
             checked the same way. Raises ValueError for what cannot work.
         contents: what a sweep's configurations read -> a hash of it; a study is continued only while it is the same.
         keeps_folder: whether the task has results to keep; if not, Hydra makes no folder for it.
+        of_study: whether the task looks at a study, which the words name as `sweep.naming` says.
     """
     job = Job(task, check, contents)
 
@@ -173,7 +179,7 @@ def start(
     run.check, run.contents = job.check_all, job.contents_of  # type: ignore[attr-defined] # looked for by the sweeper
     register()
     asks_help = not {"--help", "-h"}.isdisjoint(sys.argv[1:])
-    _prepare_words(keeps_folder, asks_help)
+    _prepare_words(keeps_folder, asks_help, of_study)
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -214,7 +220,7 @@ def _all_faults(fault: Exception, run: Callable[[DictConfig], Any], job: Job) ->
     return told.faults
 
 
-def _prepare_words(keeps_folder: bool, asks_help: bool) -> None:
+def _prepare_words(keeps_folder: bool, asks_help: bool, of_study: bool) -> None:
     """Makes of the command line what Hydra is to read."""
     # A shell expands ~ in HOME=~/x but not in data.path=~/x
     words = [re.sub(r"^([\w.]+=)~(?=/|$)", lambda key: f"{key[1]}{Path.home()}", word) for word in sys.argv[1:]]
@@ -222,11 +228,22 @@ def _prepare_words(keeps_folder: bool, asks_help: bool) -> None:
         words = ["--run", *(word for word in words if word not in ("--help", "-h", "--multirun", "-m", "--run", "-r"))]
     elif not keeps_folder:
         _refuse_multirun()
+        words = _with_study(words) if of_study else words
     if other := [word for word in words if word.startswith("hydra/sweeper=") and not word.endswith("=stylesweep")]:
         complain(f"trials live in a study, which no other sweeper keeps: leave out {other[0]}")
         sys.exit(WRONG_INPUT)
     words.sort(key=lambda word: bool(OVERRIDE.match(word)))  # Hydra refuses those on both sides of a flag such as -m
     sys.argv[1:] = [*words, *(NO_FOLDER if asks_help or not keeps_folder else [])]
+
+
+def _with_study(words: list[str]) -> list[str]:
+    from sweep.naming import with_study
+
+    try:
+        return with_study(words)
+    except InputError as fault:
+        complain(fault)
+        sys.exit(WRONG_INPUT)
 
 
 def _take_back(folder: Path, hydras: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m sweep.dashboard [STUDY_FOLDER]`: optuna-dashboard on a study, with its pictures; the newest by default.
+"""`python -m sweep.dashboard [STUDY]`: optuna-dashboard on a study, with its pictures; the newest by default.
 
 Bound to this machine only, as the dashboard has no login and can delete what it shows.
 """
@@ -13,30 +13,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import OperationalError
 
-from sweep.database import DATABASE, has_study, storage
+from sweep.database import storage
 from sweep.errors import InputError
 from sweep.interrupts import put_away_first
+from sweep.naming import add_study, find_study
 from sweep.record import artifact_store
 from sweep.study import is_feasible
-from sweep.typed import complain, python
-
-
-def newest_study(folder: Path) -> Path:
-    """The study that was written to last.
-
-    Raises:
-        InputError: if there is none.
-    """
-    studies = sorted(filter(has_study, folder.glob("*")), key=_written)
-    if not studies:
-        raise InputError(f"no study in {folder.absolute()}: make one with {python()} -m sweep -m (or make sweep)")
-    return studies[-1]
-
-
-def _written(folder: Path) -> float:
-    """When the study was written to last; of one on a server only its folder can tell."""
-    file = folder / DATABASE
-    return (file if file.is_file() else folder).stat().st_mtime
+from sweep.typed import complain
 
 
 def _refresh(folder: Path) -> None:
@@ -49,21 +32,6 @@ def _refresh(folder: Path) -> None:
         write_notes(find(load_study(folder), folder))
     except (OperationalError, StorageInternalError) as fault:
         print(f"warning: the notes are not up to date: {fault}", file=sys.stderr)
-
-
-def find_study(given: str | None) -> Path:
-    """The folder of a study given by its name in multirun/ or by its folder; the newest if none is given.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if given is None:
-        return newest_study(Path("multirun")).absolute()
-    folder = next((f for f in (Path(given), Path("multirun") / given) if has_study(f)), None)
-    if folder is None:
-        there = ", ".join(sorted(f.name for f in Path("multirun").glob("*") if has_study(f))) or "none"
-        raise InputError(f"{given} has no study ({DATABASE}); in multirun/ there is: {there}")
-    return folder.absolute()
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +90,7 @@ def serve(folder: Path, host: str, port: int) -> None:
 def main(arguments: list[str]) -> None:
     """Brings the notes up to date and serves."""
     parser = argparse.ArgumentParser(prog="python -m sweep.dashboard", description=__doc__.split("\n\n")[0])
-    parser.add_argument("study", nargs="?", help="name of the study in multirun/, or its folder; default: the newest")
+    add_study(parser)
     add_address(parser)
     given = parser.parse_args(arguments)
     try:

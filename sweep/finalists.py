@@ -26,8 +26,8 @@ from rich.table import Table
 from metrics.statistics import Difference, bootstrap_interval, holm, paired_difference, statistic_of, training_ruler
 from sweep.__main__ import Place, settings, start
 from sweep.errors import InputError
-from sweep.findings import OBJECTIVES, score_settings, unrelated
-from sweep.outcome import Outcome, read_outcome
+from sweep.findings import OBJECTIVES, score_settings
+from sweep.outcome import Outcome, read_outcome, unrelated
 from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
 from sweep.study import front, load_study, rectangle, study_folder, study_lock
@@ -264,7 +264,7 @@ def main() -> None:
     from sweep.preflight import check_inputs
 
     sys.argv[1:] = held_out_prompts(sys.argv[1:])
-    start(run_finalists, check=check_inputs, keeps_folder=False)
+    start(run_finalists, check=check_inputs, keeps_folder=False, of_study=True)
 
 
 if __name__ == "__main__":

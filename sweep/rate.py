@@ -18,11 +18,12 @@ import optuna
 from optuna.artifacts import upload_artifact
 from scipy import stats
 
-from sweep.contact_sheet import without_title
-from sweep.dashboard import add_address, find_study, serve
+from sweep.contact_sheet import plain_sheet
+from sweep.dashboard import add_address, serve
 from sweep.database import storage
 from sweep.errors import InputError
 from sweep.findings import Entry, Findings, find
+from sweep.naming import add_study, find_study
 from sweep.record import artifact_store
 from sweep.study import load_study, rectangle
 from sweep.typed import complain
@@ -89,10 +90,10 @@ def rating_study(found: Findings) -> optuna.Study:
 
 
 def _upload(found: Findings, entry: Entry, trial: optuna.Trial) -> str:
-    """The sheet without its title, which has the scores in it; returns the artifact's id."""
+    """The sheet without its title and marks, which have the scores in them; returns the artifact's id."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "sheet.png"
-        without_title(_sheet(found, entry.trial)).save(file)
+        plain_sheet(_sheet(found, entry.trial)).save(file)
         store = artifact_store(found.folder)
         return str(upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial))
 
@@ -127,7 +128,7 @@ def count(pairs: Sequence[Sequence[int]], areas: Sequence[float]) -> Agreement:
 def main(arguments: list[str]) -> None:
     """Serves the page of preferences until Ctrl-C, then says how the scores did."""
     parser = argparse.ArgumentParser(prog="python -m sweep.rate", description=__doc__.split("\n\n")[0])
-    parser.add_argument("study", nargs="?", help="name of the study in multirun/, or its folder; default: the newest")
+    add_study(parser)
     parser.add_argument("--agreement", action="store_true", help="say how the scores did so far, and open nothing")
     add_address(parser)
     given = parser.parse_args(arguments)

@@ -331,11 +331,11 @@ def main(arguments: list[str]) -> None:
     """Takes the word wandb out of the command line; Hydra gets the rest."""
     if "wandb" in arguments:
         sys.argv[1:] = [argument for argument in arguments if argument != "wandb"]
-        from sweep.wandb_report import publish
+        from sweep.wandb_report import main as publish_it
 
-        start(publish, keeps_folder=False)
+        publish_it()
         return
-    start(report, keeps_folder=False)
+    start(report, keeps_folder=False, of_study=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from sweep.dashboard import find_study
 from sweep.database import address_of
 from sweep.errors import InputError
+from sweep.naming import add_study, find_study
 from sweep.progress import console, duration, shown
 from sweep.study import FINISHED, best, is_held, load_study
 from sweep.summary import counts_in_words, label, nearest, print_trials, scores
@@ -73,7 +73,7 @@ def _last_line(log: Path) -> str:
 def main(arguments: list[str]) -> None:
     """Prints once."""
     parser = argparse.ArgumentParser(prog="python -m sweep.status", description=__doc__.split("\n\n")[0])
-    parser.add_argument("study", nargs="?", help="name of the study in multirun/, or its folder; default: the newest")
+    add_study(parser)
     try:
         print_status(find_study(parser.parse_args(arguments).study), console())
     except InputError as fault:

@@ -6,7 +6,7 @@ Text, the front, parallel coordinates, the pictures and the run comparer, over t
 import os
 from typing import Any
 
-from sweep.__main__ import Place
+from sweep.__main__ import Place, start
 from sweep.answers import state
 from sweep.errors import InputError
 from sweep.findings import Findings, find
@@ -82,3 +82,12 @@ def build(workspaces: Any, found: Findings, *, entity: str, project: str) -> Any
             workspaces.PanelGrid(runsets=[trials], panels=panels),
         ],
     )
+
+
+def main() -> None:
+    """The command."""
+    start(publish, keeps_folder=False, of_study=True)
+
+
+if __name__ == "__main__":
+    main()

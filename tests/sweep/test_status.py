@@ -3,11 +3,8 @@
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
-from sweep.dashboard import find_study
-from sweep.errors import InputError
 from sweep.status import print_status
 from sweep.study import load_study, study_lock
 from tests.sweep.made import CAPTIONS, add_failed, add_scored, new_study
@@ -39,13 +36,3 @@ def test_a_study_that_runs_shows_what_runs_and_what_is_best(tmp_path: Path) -> N
         assert "no process" not in status(folder)
     assert max(map(len, text.splitlines())) <= 80
     assert len(load_study(folder).get_trials()) == 3, "nothing was changed"
-
-
-def test_a_study_is_found_by_name_by_folder_or_as_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "multirun" / "made"
-    folder.mkdir(parents=True)
-    (folder / "study.db").touch()
-    assert find_study("made") == find_study("multirun/made") == find_study(None) == folder
-    with pytest.raises(InputError, match=r"other has no study .* there is: made"):
-        find_study("other")
