@@ -8,6 +8,7 @@ wholly: every file at fault is listed in one error, before anything costs time.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -298,14 +299,29 @@ def _mask_values(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def oddities(examples: list[Example]) -> list[str]:
-    """What is done with unusual pictures, to be told before a training."""
+    """What is done with unusual pictures, and which are not read, to be told before a training."""
     moving = [example.path.name for example in examples if example.frames > 1]
     long = [e.path.name for e in examples if max(e.width, e.height) > 4 * min(e.width, e.height)]
-    return [
-        f"{len(names)} of {len(examples)} pictures {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
-        for names, what in (
-            (moving, "are animated, the first frame is trained on"),
-            (long, "are more than four times as long as wide, they make buckets of their own"),
-        )
-        if names
+    masks = {example.mask.parent for example in examples if example.mask is not None}
+    places = {place for folder in {example.path.parent for example in examples} for place in folder.iterdir()}
+    inside = {place: many for place in sorted(places - masks) if (many := _pictures_in(place))}
+    unread = [
+        f"{count} pictures in {place} are not read: folders inside are left out" for place, count in inside.items()
     ]
+    return [
+        *unread,
+        *(
+            f"{len(names)} of {len(examples)} pictures {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+            for names, what in (
+                (moving, "are animated, the first frame is trained on"),
+                (long, "are more than four times as long as wide, they make buckets of their own"),
+            )
+            if names
+        ),
+    ]
+
+
+def _pictures_in(place: Path) -> int:
+    if not place.is_dir() or place.name.startswith(".") or not os.access(place, os.R_OK | os.X_OK):
+        return 0
+    return sum(file.suffix.lower() in picture_suffixes() for file in place.iterdir())

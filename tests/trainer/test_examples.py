@@ -16,6 +16,14 @@ def _save(path: Path, size: tuple[int, int] = (20, 30), **options: object) -> Pa
     return path
 
 
+def test_pictures_in_folders_inside_are_said_to_be_left_out(tmp_path):
+    for name in ("heart.png", "more/hand.png", "more/skull.png", "masks/heart.png", ".hidden/eye.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+    said = [f"2 pictures in {tmp_path / 'more'} are not read: folders inside are left out"]
+    assert oddities(read_examples(tmp_path, masks=str(tmp_path / "masks"))) == said
+
+
 def test_pictures_come_with_their_captions_and_tags(tmp_path: Path) -> None:
     _save(tmp_path / "b.png")
     _save(tmp_path / "a.JPG", (40, 10))
