@@ -59,6 +59,7 @@ class Config:
 def register() -> None:
     """Makes the schema known to Hydra under the name `schema`, and the resolvers that name folders."""
     OmegaConf.register_new_resolver("stem", _stem, replace=True)
+    OmegaConf.register_new_resolver("sides", _sides, replace=True)
     OmegaConf.register_new_resolver("digest", _digest, replace=True)
     ConfigStore.instance().store(name="schema", node=Config)
 
@@ -66,6 +67,12 @@ def register() -> None:
 def _digest(value: object) -> str:
     """Eight letters that stand for a value: the same overrides find the same folder again."""
     return hashlib.blake2b(str(value).encode(), digest_size=4).hexdigest()
+
+
+def _sides(*, _root_: DictConfig) -> str:
+    """The sides in use and their repeats, as conf/mix names its files: 512x3_768x2."""
+    repeats = OmegaConf.select(_root_, "mix.repeats") or {}
+    return "_".join(f"{side}x{times}" for side, times in repeats.items() if times != 0)
 
 
 def _stem(key: str, *, _root_: DictConfig) -> str:
