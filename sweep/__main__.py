@@ -38,6 +38,7 @@ from trainer.captioner_settings import CaptionerKind
 
 WRONG_INPUT = 2
 OVERRIDE = re.compile(r"~|[\w+./@]+=")
+OTHER_PLACE = re.compile(r"[+~]*hydra\.sweep\.(sub)?dir\b")
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
 ROOMS = ("sweep", "trainer", "metrics")
@@ -231,6 +232,12 @@ def _prepare_words(keeps_folder: bool, asks_help: bool, of_study: bool) -> None:
         words = _with_study(words) if of_study else words
     if other := [word for word in words if word.startswith("hydra/sweeper=") and not word.endswith("=stylesweep")]:
         complain(f"trials live in a study, which no other sweeper keeps: leave out {other[0]}")
+        sys.exit(WRONG_INPUT)
+    if other := [word for word in words if OTHER_PLACE.match(word)]:
+        complain(
+            f"trials live in their study's folder, where every command looks for them: leave out {' and '.join(other)};"
+            " study.folder=FOLDER study.name=NAME puts the study elsewhere"
+        )
         sys.exit(WRONG_INPUT)
     words.sort(key=lambda word: bool(OVERRIDE.match(word)))  # Hydra refuses those on both sides of a flag such as -m
     sys.argv[1:] = [*words, *(NO_FOLDER if asks_help or not keeps_folder else [])]

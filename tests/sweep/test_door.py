@@ -113,6 +113,7 @@ def test_ones_own_folder_has_to_be_given(either: Run) -> None:
         ("search.rules=[a >> b]", ("`search.rules=[a >> b]` cannot be read", '["a >= b"]')),
         ("train.lora.rank", ("`train.lora.rank` is no setting", "KEY=VALUE")),
         ("hydra/sweeper=basic", ("leave out hydra/sweeper=basic",)),
+        ("hydra.sweep.dir=elsewhere", ("leave out hydra.sweep.dir=elsewhere", "study.folder=FOLDER")),
     ],
 )
 def test_an_unknown_or_impossible_setting_is_refused_soon(override: str, parts: tuple[str, ...], either: Run) -> None:
