@@ -1,14 +1,17 @@
-"""A real SLURM of one node, and ray, through Hydra's launchers. `make test-cluster`; docs/cluster.md says how."""
+"""A real SLURM of one node, ray, and MariaDB. `make test-cluster`; docs/cluster.md says how."""
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -77,6 +80,41 @@ def slurm() -> Iterator[None]:
             for daemon in reversed(daemons):
                 daemon.terminate()
                 daemon.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def mariadb() -> Iterator[str]:
+    """The address of a database of this module's own."""
+    pytest.importorskip("pymysql", reason="pip install 'stylesweep[mysql]'")
+    missing = [tool for tool in ("mariadb-install-db", "mariadbd", "mariadb") if shutil.which(tool) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"needs root and {', '.join(missing) or 'MariaDB'}: apt install mariadb-server")
+    with tempfile.TemporaryDirectory(prefix="maria") as name:
+        shutil.chown(name, "mysql")
+        data, end = f"--datadir={name}/data", f"--socket={name}/socket"
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        own = ["--no-defaults", "--user=mysql", data]
+        subprocess.run(["mariadb-install-db", *own, "--auth-root-authentication-method=normal"], check=True, **quiet)
+        daemon = subprocess.Popen(["mariadbd", *own, end, "--port=23306", "--bind-address=127.0.0.1"], **quiet)
+        words = "create database studies; create user me@'127.0.0.1'; grant all on studies.* to me@'127.0.0.1'"
+        ask = ["mariadb", "--no-defaults", "-uroot", end, "-e", words]
+        while subprocess.run(ask, **quiet).returncode and daemon.poll() is None:
+            time.sleep(0.5)
+        yield "mysql://me@127.0.0.1:23306/studies"
+        daemon.terminate()
+        daemon.wait(timeout=60)
+
+
+def test_processes_share_a_study_in_mariadb_and_take_over_what_a_dead_one_left(
+    mariadb: str, toy: Run, tmp_path: Path
+) -> None:
+    words = [f'study.storage="{mariadb}"', "study.heartbeat_seconds=1", "search.n_trials=6", "behave=kill", "when=2"]
+    with ThreadPoolExecutor() as threads:
+        ran = list(threads.map(lambda _: toy(*words), range(3)))
+    assert sorted(each.code for each in ran) == [-signal.SIGKILL, 0, 0], [each.text for each in ran]
+    study = tmp_path / "multirun" / "toy"
+    assert [trial.state for trial in load_study(study).trials] == [TrialState.COMPLETE] * 6
+    assert [(study / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(6)] == [1, 1, 2, 1, 1, 1]
 
 
 def test_slots_submit_to_slurm_and_a_job_that_exits_ends_its_trial_alone(slurm: None, toy: Run, tmp_path: Path) -> None:

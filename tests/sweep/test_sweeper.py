@@ -390,6 +390,19 @@ def test_ctrl_c_leaves_the_trial_to_the_next_run_and_two_drivers_never_meet(toy:
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE] * 6
 
 
+def test_of_two_drivers_that_start_at_once_one_runs_the_study(tmp_path: Path) -> None:
+    words = [sys.executable, str(TOY), "-m", "search.n_trials=3", "seconds=1"]
+    drivers = [
+        subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = {driver.communicate(timeout=150)[1].decode(): driver.returncode for driver in drivers}
+    assert sorted(said.values()) == [0, 1], said
+    assert any("being run by another process" in text for text in said)
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE] * 3
+    assert all(len(file.read_text().splitlines()) == 1 for file in tmp_path.glob("multirun/toy/*/runs.txt"))
+
+
 def test_the_plugin_is_found_from_the_checkout() -> None:
     assert (ROOT / "hydra_plugins" / "stylesweep_sweeper" / "__init__.py").is_file()
     assert not (ROOT / "hydra_plugins" / "__init__.py").exists(), "it would hide other plugins of the namespace"
