@@ -3,6 +3,7 @@
 Needs no torch, so that a wrong path costs a second. All faults are found and named together.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -78,7 +79,7 @@ def _checks(config: Config) -> Iterator[Check]:
     """Every check with what it depends on, so that no folder is read twice."""
     data = config.data
     yield ("base", config.base.path, config.base.parts), _base(config.base)
-    yield ("device", config.base, config.score.device), _devices(config.base, config.score)
+    yield ("device", config.base, config.score.device, config.study.slots), _devices(config)
     yield ("needs", config.base, config.train), _needs(config)
     yield ("layers", config.base, config.train.lora), _layers(config)
     yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
@@ -106,14 +107,18 @@ def _base(base: BaseSettings) -> Iterator[str]:
         yield str(fault)
 
 
-def _devices(base: BaseSettings, score: ScoreSettings) -> Iterator[str]:
+def _devices(config: Config) -> Iterator[str]:
     """What is wrong with them; torch is not loaded to be asked for what every machine has."""
-    everywhere = ("auto", "cpu")
+    base, score, everywhere = config.base, config.score.device, ("auto", "cpu")
+    for key, name in (("base.device", base.device), ("score.device", score)):
+        if config.study.slots > 1 and re.fullmatch(r"cuda:[1-9]\d*", name):
+            yield f"`{key}`={name}: each of study.slots={config.study.slots} sees one card, its own; set {key}=auto"
+            return
     asked: list[Callable[[], object]] = []
     if base.device not in everywhere or base.group_offload or base.quantize == Quantize.nf4:
         asked.append(lambda: find_device(base))
-    if score.device not in everywhere:
-        asked.append(lambda: named_device("score.device", score.device))
+    if score not in everywhere:
+        asked.append(lambda: named_device("score.device", score))
     for ask in asked:
         try:
             ask()

@@ -174,6 +174,10 @@ def test_plans_and_captions_need_no_references(module: str, pictures: Path, tmp_
     assert ran.code == 0, ran.text
 
 
+def test_a_card_by_its_number_is_refused_where_every_slot_has_its_own(sweep: Run) -> None:
+    refused(sweep("-m", "study.slots=2", "base.device=cuda:1"), "`base.device`=cuda:1", "set base.device=auto")
+
+
 def test_a_disk_without_room_is_refused(either: Run) -> None:
     refused(either("study.min_free_gb=1e9"), "no room", "study.min_free_gb", "study.folder")
 
