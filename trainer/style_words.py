@@ -105,6 +105,13 @@ def lead_in(sentence: Sequence[str]) -> int:
 
 def marked(sentence: Sentence, classes: Iterable[str]) -> list[bool]:
     """Which words belong to the classes, by list or by pattern."""
+    gone = _of_classes(sentence, classes)
+    if any(mark and listed(word, "eras") for word, mark in zip(sentence, gone, strict=True)):
+        gone = [a and b for a, b in zip(gone, _without_eras(sentence, _of_classes(sentence, Strip)), strict=True)]
+    return gone
+
+
+def _of_classes(sentence: Sentence, classes: Iterable[str]) -> list[bool]:
     gone = [False] * len(sentence)
     for name in classes:
         for start, end in _runs(found(sentence, phrases(name))):
@@ -120,7 +127,6 @@ def marked(sentence: Sentence, classes: Iterable[str]) -> list[bool]:
                 gone[start:end] = [True] * (end - start)
         for here, word in enumerate(sentence):
             gone[here] |= "-" in word and _is_compound(word, name)
-    _keep_eras(sentence, gone)
     return gone
 
 
@@ -190,14 +196,15 @@ def does(word: str) -> bool:
     return word.lower().endswith("ing") and len(word) > 5 and not listed(word, "made") and not listed(word, "shows")
 
 
-def _keep_eras(sentence: Sentence, gone: list[bool]) -> None:
-    """A time or culture before a thing is the thing's, not the picture's: "a vintage car", but "a vintage drawing"."""
+def _without_eras(sentence: Sentence, gone: list[bool]) -> list[bool]:
+    """The marks of all classes, but for eras of things: "a vintage car" keeps its era, "a vintage drawing" does not."""
     for here in reversed(range(len(sentence) - 1)):
         after = sentence[here + 1]
         if not gone[here] or gone[here + 1] or not listed(sentence[here], "eras"):
             continue
         plain = after[0].isalnum() and after.lower() not in GLUE | JOINTS
         gone[here] = not plain or any(listed(after, name) for name in ("companions", "carriers", "made", "shows"))
+    return gone
 
 
 # What no list can hold.
