@@ -29,13 +29,14 @@ from trainer.captioning import asks_model, fault_list, make_captions
 from trainer.captions import BY_MODEL, made_texts, missing_captions, shortened, variant, with_trigger, words_and_commas
 from trainer.examples import DatasetError, Example, read_examples
 from trainer.settings import CaptionSettings, Strategy
-from trainer.sheet import Row, merged, picture_name, read_sheet, unknown_pictures, write_sheet
+from trainer.sheet import WORDLESS, Row, merged, picture_name, read_sheet, unknown_pictures, write_sheet
 from trainer.tokens import tokenizer_counter
 
 PAGE = ".html"
 TEMPLATE = Path(__file__).with_name("captions.html.j2")
 THUMBNAIL_PX = 220
 CLIP_TOKENS = 77  # of CLIP's text encoder, its two marks counted in
+NOTHING_LEFT = "nothing but style words: write what is seen"
 NO_TRIGGER = "TRIGGER"  # shown where no trigger word is set
 
 
@@ -158,7 +159,15 @@ def _rows(
             rows.append(Row(picture, name, by=made.by, note=made.faults.get(example.path, "nothing to make it from")))
             continue
         plain = [" ".join(text.split()) for text in texts]
-        rows += [Row(picture, name, str(line), text, text, made.by) for line, text in enumerate(plain, start=1)]
+        notes = ["" if text or settings.strategy in WORDLESS else NOTHING_LEFT for text in plain]
+        lines = enumerate(zip(plain, notes, strict=True), start=1)
+        rows += [Row(picture, name, str(line), text, text, made.by, note=note) for line, (text, note) in lines]
+    corrected = {row.key for row in mine}
+    empty = sum(row.note == NOTHING_LEFT and row.key not in corrected for row in rows)
+    if empty:
+        steps.say(
+            f"{name}: {empty} of {len(rows)} captions are nothing but style words and now empty: write what is seen"
+        )
     if missing:
         return rows, missing_captions(settings, missing)
     return rows, fault_list(made, settings)

@@ -16,7 +16,7 @@ from trainer.files import write_atomic
 from trainer.settings import CaptionSettings, Strategy
 
 _NEEDED = ("picture", "strategy", "text")
-_WORDLESS = (Strategy.none.value, Strategy.trigger.value)  # the same for every picture: nothing to correct
+WORDLESS = (Strategy.none.value, Strategy.trigger.value)  # the same for every picture: nothing to correct
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def write_sheet(path: Path, rows: Iterable[Row]) -> None:
 
 def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """New rows with a person's words of the old ones, then what the old sheet had besides."""
-    kept = {row.key: row for row in old}
-    rows = [replace(row, text=kept[row.key].text) if row.key in kept and kept[row.key].edited else row for row in new]
+    mine = {row.key: row.text for row in old if row.edited}
+    rows = [replace(row, text=mine[row.key], note="") if row.key in mine else row for row in new]
     made = {row.key for row in new}
     return rows + [row for row in old if row.key not in made]
 
@@ -129,7 +129,7 @@ def _faults(row: Row) -> list[str]:
         faults.append(f"no such strategy: {row.strategy!r}; there are {', '.join(Strategy)}")
     if not row.line.isdecimal() or int(row.line) < 1:
         faults.append(f"line must be a number from 1, got {row.line!r}")
-    if row.edited and row.strategy in _WORDLESS:
+    if row.edited and row.strategy in WORDLESS:
         faults.append(
             f"{row.strategy} has no words of its own to correct, got {row.text!r}; use another strategy's row"
         )

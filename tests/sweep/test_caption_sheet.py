@@ -179,3 +179,18 @@ def test_a_model_fills_the_sheet_and_one_that_is_down_leaves_it_as_it_was(
     assert down.err.count("nobody answers") == 1
     assert "Traceback" not in down.err
     assert rows(plates) == before
+
+
+def test_a_caption_of_style_words_alone_is_pointed_out_until_a_person_writes_one(
+    plates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (plates / "eye.txt").write_text("watercolor, loose brushwork")
+    write_captions(config(plates, Strategy.subject_only), every=False)
+    assert "1 of 2 captions are nothing but style words" in capsys.readouterr().out
+    [row] = [row for row in rows(plates) if row["picture"] == "plates/eye.png"]
+    assert (row["text"], row["note"]) == ("", "nothing but style words: write what is seen")
+    change(plates, "eye", "subject_only", "an eye")
+    write_captions(config(plates, Strategy.subject_only), every=False)
+    assert "nothing but style words" not in capsys.readouterr().out
+    [row] = [row for row in rows(plates) if row["picture"] == "plates/eye.png"]
+    assert (row["text"], row["note"]) == ("an eye", "")
