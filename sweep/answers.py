@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metrics.statistics import Difference
+from sweep.checks import CHECKS, FLAGS, broken_in_words, flagged
 from sweep.effects import Effect, factor_in_words
-from sweep.findings import OBJECTIVES, Entry, Findings, unrelated
-from sweep.summary import broken_in_words, counts_in_words, nearest, study_in_words
+from sweep.findings import OBJECTIVES, Entry, Findings
+from sweep.numbers import interval_in_words, number, plural, signed
+from sweep.outcome import unrelated
+from sweep.summary import counts_in_words, nearest, study_in_words
 from sweep.typed import python, typed
 
-CHECKS = {  # constraint -> what it rules out
-    "leakage": "training subjects turn up where nobody asked for them",
-    "memorisation": "pictures are copies of training pictures",
-    "failures": "pictures are blank, clipped or noise",
-    "adherence": "prompts are followed less than without the LoRA",
-    "diversity": "pictures of different prompts look alike",
-    "lines": "lines and contrast are neither the style's nor the base's",
-}
 CAPTIONS = {  # strategy -> what the pictures were trained with
     "none": "no text",
     "trigger": "the trigger word alone",
@@ -70,8 +65,8 @@ def headline(found: Findings) -> str:
     top = found.best
     if top is None:
         return nothing_yet(found).partition(". ")[0].rstrip(".") + "."
-    if found.finals is not None:
-        return found.finals.verdict.partition(":")[0].rstrip(".") + "."
+    if found.doubt or found.finals is not None:
+        return (found.doubt or found.finals.verdict).partition(":")[0].rstrip(".") + "."  # type: ignore[union-attr]
     rivals = [entry for entry in found.of("feasible") if entry is not top]
     if not rivals:
         return f"Trial {top.number} is the only usable one."
@@ -90,11 +85,6 @@ def state(found: Findings) -> str:
     return f"{plural(len(found.entries), 'trial')}: {counts}" if found.entries else "no trial has run yet"
 
 
-def plural(count: int, what: str) -> str:
-    """1 trial, 2 trials."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def nothing_yet(found: Findings) -> str:
     """Why there is no best trial; empty if there is one."""
     if found.best is not None:
@@ -103,7 +93,9 @@ def nothing_yet(found: Findings) -> str:
         return "No trial has run yet."
     if found.of("infeasible"):
         trials = [entry.trial for entry in found.of("infeasible")]
-        return f"No trial is usable. Ruled out by {'; by '.join(checks_in_words(found))}. {nearest(trials)}"
+        return (
+            f"No trial is usable. Ruled out by {'; by '.join(checks_in_words(found))}. {nearest(trials, found.folder)}"
+        )
     if found.of("unfinished"):
         return "No trial has finished yet."
     reasons = dict.fromkeys(entry.verdict for entry in found.of("failed") + found.of("pruned"))
@@ -135,21 +127,6 @@ def difference_in_words(difference: Difference) -> str:
     return f"{signed(difference.value, 3)} ({signed(difference.low)} to {signed(difference.high)})"
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, a real minus among them; no sign for what rounds to 0."""
-    return number(value, digits) if round(value, digits) == 0 else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number with a real minus, and none before 0."""
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def interval_in_words(bounds: Sequence[float]) -> str:
-    """0.66 to 0.93."""
-    return f"{number(bounds[0])} to {number(bounds[1])}"
-
-
 def recipe_in_words(entry: Entry) -> str:
     """What was tried: captions tags, mix 256x1 + 512x4."""
     captions, mix = entry.words
@@ -170,8 +147,12 @@ def _best(found: Findings) -> tuple[str, str]:
     applied = f", at strength {strength:g}" if strength is not None else ""
     what = recipe_in_words(top)
     text = f"Trial {top.number}{': ' + what if what else ''}{applied}."
-    values = f"{values_in_words(top, found.names).capitalize()}; it passes every check."
-    return text, " ".join(filter(None, (values, ruled_out_above(found))))
+    values = values_in_words(top, found.names).capitalize()
+    if found.doubt:
+        return found.doubt, " ".join(
+            filter(None, (f"First of the search is t{text[1:]} {values}.", ruled_out_above(found)))
+        )
+    return text, " ".join(filter(None, (f"{values}; it passes every check.", ruled_out_above(found))))
 
 
 def ruled_out_above(found: Findings) -> str:
@@ -180,10 +161,9 @@ def ruled_out_above(found: Findings) -> str:
     above = [entry for entry in found.of("infeasible") if top is not None and entry.rectangle > top.rectangle]
     if not above:
         return ""
-    first, more = next(iter(above[0].broken)), len(above) - 1
-    why = f"{CHECKS.get(first, 'a limit of your own')} ({first})."
-    rest = f" So {'was' if more == 1 else 'were'} {plural(more, 'other')}." if more else ""
-    return f"Trial {above[0].number} scores higher but was ruled out: {why}{rest}"
+    why, more = broken_in_words(above[0].trial, above[0].outcome), len(above) - 1
+    rest = f" So {'was one more that scores' if more == 1 else f'were {more} more that score'} higher." if more else ""
+    return f"Trial {above[0].number} scores higher but was ruled out by {why}.{rest}"
 
 
 def _by_how_much(found: Findings) -> tuple[str, str]:
@@ -215,12 +195,15 @@ def _how_sure(found: Findings) -> tuple[str, str, Copied]:
     compared = [entry for entry in found.of("feasible") if entry.behind]
     if top is None:
         return "There is nothing to be sure of yet.", "", ()
+    if found.unlearned:
+        return "Without the style in any of them, no comparison says which recipe is better.", "", ()
     if found.finals is not None:
         trainings = len(found.finals.rows[0].feasible) if found.finals.rows else 0
+        said = _broken_in_final(found) if found.doubt else found.finals.verdict
         scored = "scored on prompts that the search had not seen."
         recipes = plural(len(found.finals.rows), "recipe")
         return (
-            found.finals.verdict,
+            said,
             f"From a final: {recipes}, {plural(trainings, 'new training')} of each, {scored}",
             (),
         )
@@ -232,13 +215,24 @@ def _how_sure(found: Findings) -> tuple[str, str, Copied]:
         return "Not sure at all: one training of one recipe, with nothing to compare it with.", *once
     ties = [entry.number for entry in compared if entry.relation == "tie"]
     if not ties:
-        ahead = f"it is clearly ahead of {'all' if len(compared) > 1 else 'the'} {plural(len(compared), 'other')}"
-        return f"On these prompts {ahead} in at least one objective.", *once
+        others = {1: "the other one", 2: "both others"}.get(len(compared), f"all {len(compared)} others")
+        return f"On these prompts it is clearly ahead of {others} in at least one objective.", *once
     named = f"trial{'s' if len(ties) > 1 else ''} {', '.join(ties[:6])}{', …' if len(ties) > 6 else ''}"
     return (
         f"Not sure: {named} cannot be told from it ({len(ties)} of {len(compared)} compared). Take them as ties.",
         *once,
     )
+
+
+def _broken_in_final(found: Findings) -> str:
+    """What kept each finalist from being called best."""
+    assert found.finals is not None
+    told = [
+        f"trial {row.number:04d} ({', '.join(f'{name} in {count} of {len(row.feasible)}' for name, count in broken)})"
+        for row in found.finals.rows
+        if (broken := row.broken.items())
+    ]
+    return f"Constraints were broken in new trainings of {', '.join(told)}." if told else found.finals.verdict
 
 
 def _factor(found: Findings) -> tuple[str, str]:
@@ -287,14 +281,12 @@ def _pictures(found: Findings) -> tuple[str, str]:
     )
     flaws = [
         f"{int(sum(values[name][i] for i in chosen))} of {len(chosen)} {what}"
-        for name, what in (
-            ("failed", "failed"),
-            ("leak", "show a training subject"),
-            ("copy", "copy a training picture"),
-        )
+        for name, (_, what) in FLAGS.items()
         if name in values
     ]
-    return text, f"Of the unrelated prompts' pictures, {', '.join(flaws)}." if flaws else ""
+    marked = "; ".join(flagged(top.outcome))
+    which = f" Marked in red: {marked}." if marked else ""
+    return text, f"Of the unrelated prompts' pictures, {', '.join(flaws)}.{which}" if flaws else ""
 
 
 def _get(found: Findings) -> tuple[str, str, Copied]:
@@ -302,6 +294,8 @@ def _get(found: Findings) -> tuple[str, str, Copied]:
     if top is None or not top.trial.user_attrs.get("lora"):
         return "There is no LoRA to take yet.", "", ()
     again = (("train it again", command(top)),)
+    if found.doubt:
+        return _get_anyway(found, top)
     file = found.folder / str(top.trial.user_attrs["lora"])
     if not file.is_file():
         return "Its file is gone.", "", again
@@ -310,6 +304,16 @@ def _get(found: Findings) -> tuple[str, str, Copied]:
     if found.sandbox:
         text = "Its file fits the sandbox's base only; a LoRA of FLUX.1-dev loads in diffusers, ComfyUI and Forge"
     return f"{text}. {_apply(top)}", "", (("the file", place), *again)
+
+
+def _get_anyway(found: Findings, top: Entry) -> tuple[str, str, Copied]:
+    """Of what is not called best: where the first of the search lies, or nothing where it has no style."""
+    if found.unlearned:
+        return "There is none worth taking yet.", "", (("the same recipe", command(top)),)
+    file = found.folder / str(top.trial.user_attrs["lora"])
+    looked = (("the file", typed(file)),) if file.is_file() else ()
+    text = f"None is recommended. That of trial {top.number}, the first of the search, is there to look at."
+    return text, _apply(top), (*looked, ("the same recipe", command(top)))
 
 
 def _apply(entry: Entry) -> str:
@@ -330,15 +334,16 @@ def command(entry: Entry) -> str:
     return f"{python()} -m sweep {shlex.join(words)}".rstrip()
 
 
-def against(entry: Entry) -> str:
-    """How a trial stands to the best, in words; for one that was ruled out, by what and by how much."""
+def against(entry: Entry, first: str = "the best") -> str:
+    """How a trial stands to the best, or what else `first` is called; for one that was ruled out, what was found."""
     if not entry.scored:
         return entry.verdict
     if not entry.feasible:
-        return f"ruled out by {broken_in_words(entry.trial)}"
+        return f"ruled out by {broken_in_words(entry.trial, entry.outcome)}"
     said = {
-        "best": "the best",
-        "tie": "tie with the best",
+        "best": first,
+        "first": "comes first",
+        "tie": f"tie with {first}",
         "trade-off": "better in one, worse in the other",
         "behind": "behind",
         "not compared": "not compared",

@@ -13,6 +13,7 @@ been trained is not trained again, and an interrupted training goes on from its 
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,6 +50,7 @@ class Finalist:
     searched: dict[str, float]  # objective -> what the search had found, on its own prompts
     feasible: list[bool]  # for each training, whether every constraint is kept
     behind: dict[str, Difference]  # objective -> winner minus this one; empty for the winner
+    broken: dict[str, int]  # constraint -> in how many trainings; only those that were
 
     @property
     def rectangle(self) -> float:
@@ -127,6 +129,7 @@ def judge(trained: Mapping[int, Sequence[Outcome]], searched: Mapping[int, Outco
                 searched={n: getattr(searched[number].best, n) for n in OBJECTIVES},
                 feasible=[candidate.feasible for candidate in scored],
                 behind={},
+                broken=dict(Counter(name for c in scored for name, value in c.constraints.items() if value > 0)),
             )
         )
     found.sort(key=lambda f: (not all(f.feasible), -f.rectangle, f.number))

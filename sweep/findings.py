@@ -6,7 +6,7 @@ Two trials tie when no objective tells them apart after Holm's correction; the r
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import optuna
@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from metrics.settings import ScoreSettings
 from metrics.statistics import Difference, compare, statistic_of
+from sweep.checks import not_learned
 from sweep.effects import Effect, effects, importances
-from sweep.outcome import FILE, Outcome, read_outcome
+from sweep.outcome import FILE, Outcome, outcome_of, unrelated
 from sweep.rungs import Agreement, Rung, agreements, rungs_of
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.summary import label, other_settings, ranked, settings_in_words
@@ -32,7 +33,8 @@ class Entry:
     trial: FrozenTrial
     outcome: Outcome | None  # None where there is none, or one that this version cannot read
     rank: int | None  # among the feasible, 1 for the best; ties share it; None for the others
-    relation: str  # to the best: "best", "tie", "trade-off", "behind", "not compared"; empty if not feasible
+    # To the best: "best" ("first" where none is called so), "tie", "trade-off", "behind", "not compared"; or ""
+    relation: str
     behind: Mapping[str, Difference]  # objective -> best minus this one
     on_front: bool
 
@@ -107,6 +109,7 @@ class Final:
     searched: Mapping[str, float]  # what the search had found
     feasible: Sequence[bool]  # of each training
     relation: str  # to the first: "first", "tie", "behind" or "trade-off"
+    broken: Mapping[str, int] = field(default_factory=dict)  # constraint -> in how many trainings
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class Findings:
     agreements: list[Agreement]  # how well the values on a trial's way foretold those at its end
     unreadable: list[str]  # trials whose outcome.json is of another version
     finals: Finals | None  # None before `sweep.finalists` has run
+    unlearned: str  # why no usable LoRA is worth having yet; empty where one has the style, or none is usable
 
     @property
     def name(self) -> str:
@@ -148,8 +152,18 @@ class Findings:
 
     @property
     def best(self) -> Entry | None:
-        """The winner of the final; without one, the feasible trial with the largest rectangle."""
-        return next((entry for entry in self.entries if entry.relation == "best"), None)
+        """The winner of the final; without one, the feasible trial with the largest rectangle; see `doubt`."""
+        return next((entry for entry in self.entries if entry.relation in ("best", "first")), None)
+
+    @property
+    def doubt(self) -> str:
+        """Why the first of the usable is not called best; empty where nothing speaks against it."""
+        return self.unlearned or (self.finals.verdict if self.finals and self.finals.winner is None else "")
+
+    @property
+    def first(self) -> str:
+        """What it is called."""
+        return "the first" if self.doubt else "the best"
 
     @property
     def ties(self) -> list[Entry]:
@@ -179,11 +193,13 @@ def find(study: optuna.Study, folder: Path) -> Findings:
     outcomes = {trial.number: outcome_of(trial, folder) for trial in trials}
     scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     finals = read_finals(folder)
+    unlearned = not_learned(trials, names)
+    doubted = unlearned or (finals is not None and finals.winner is None)
     return Findings(
         study=study,
         folder=folder,
         names=names,
-        entries=_entries(trials, outcomes, finals.winner if finals else None),
+        entries=_entries(trials, outcomes, finals.winner if finals else None, "first" if doubted else "best"),
         effects=_effects(scored, names),
         importances={name: importances(study, index) for index, name in enumerate(names)},
         agreements=agreements(trials, names),
@@ -193,12 +209,13 @@ def find(study: optuna.Study, folder: Path) -> Findings:
             if outcomes[t.number] is None and (folder / f"{t.number:04d}" / FILE).is_file()
         ],
         finals=finals,
+        unlearned=unlearned,
     )
 
 
 def read_finals(folder: Path) -> Finals | None:
     """What `sweep.finalists` wrote; None if it did not, or another version of it did."""
-    known = {field.name for field in fields(Final)}
+    known = {known.name for known in fields(Final)}
     try:
         stored = json.loads((folder / FINALS).read_text(encoding="utf-8"))
         rows = [Final(**{key: value for key, value in row.items() if key in known}) for row in stored["finalists"]]
@@ -207,21 +224,9 @@ def read_finals(folder: Path) -> Finals | None:
         return None
 
 
-def outcome_of(trial: FrozenTrial, folder: Path) -> Outcome | None:
-    """The outcome in a trial's folder; None for one that is not there, damaged or of another version."""
-    try:
-        return read_outcome(folder / f"{trial.number:04d}")
-    except (OSError, TypeError, KeyError, AttributeError, json.JSONDecodeError):
-        return None
-
-
-def unrelated(outcome: Outcome) -> list[int]:
-    """Positions of the prompts that the objectives are read on."""
-    prompts = outcome.config.get("eval", {}).get("prompts", [])
-    return [i for i, prompt in enumerate(prompts) if prompt.get("group", "unrelated") == "unrelated"]
-
-
-def _entries(trials: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | None], winner: int | None) -> list[Entry]:
+def _entries(
+    trials: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | None], winner: int | None, called: str
+) -> list[Entry]:
     top = next((trial for trial in trials if trial.number == winner), None) or best(trials)
     kept = {trial.number for trial in front(trials)}
     order = sorted(ranked(trials), key=lambda trial: trial is not top)
@@ -230,8 +235,8 @@ def _entries(trials: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | Non
     entries = []
     for place, trial in enumerate(order, start=1):
         differences = behind.get(trial.number, {})
-        relation = _relation(trial, top, differences)
-        rank = (1 if relation in ("best", "tie") else place) if is_feasible(trial) else None
+        relation = called if trial is top else _relation(trial, top, differences)
+        rank = (1 if relation in (called, "tie") else place) if is_feasible(trial) else None
         entries.append(Entry(trial, outcomes[trial.number], rank, relation, differences, on_front=trial.number in kept))
     return entries
 
@@ -239,8 +244,6 @@ def _entries(trials: Sequence[FrozenTrial], outcomes: Mapping[int, Outcome | Non
 def _relation(trial: FrozenTrial, top: FrozenTrial | None, behind: Mapping[str, Difference]) -> str:
     if top is None or not is_feasible(trial):
         return ""
-    if trial.number == top.number:
-        return "best"
     if not behind:
         return "tie" if trial.values == top.values else "not compared"
     clear = [difference.value > 0 for difference in behind.values() if not difference.tie]

@@ -9,7 +9,6 @@ import warnings
 import optuna
 
 from sweep.answers import (
-    CHECKS,
     against,
     answers,
     command,
@@ -17,7 +16,6 @@ from sweep.answers import (
     in_markdown,
     legend,
     nothing_yet,
-    number,
     of_another_version,
     recipe_in_words,
     rungs_in_words,
@@ -25,7 +23,9 @@ from sweep.answers import (
     values_in_words,
 )
 from sweep.charts import effects_figure, effects_range, front_figure
+from sweep.checks import CHECKS, flagged, has_style, measured
 from sweep.findings import Entry, Findings
+from sweep.numbers import number
 from sweep.record import ARTIFACTS, attach_caption_sheet
 from sweep.study import live_trial
 from sweep.summary import CANNOT_SAY
@@ -78,9 +78,9 @@ def study_note(found: Findings) -> str:
             lines += ["", in_markdown(answer)]
     feasible = found.of("feasible")[:LISTED]
     if feasible:
-        lines += ["", f"| rank | trial | {' | '.join(found.names)} | what | against the best |"]
+        lines += ["", f"| rank | trial | {' | '.join(found.names)} | what | against {found.first} |"]
         lines += ["|---" * (4 + len(found.names)) + "|"]
-        lines += [_row(entry) for entry in feasible]
+        lines += [_row(entry, found.first) for entry in feasible]
     return "\n".join([*lines, "", *LEGEND, *[f"- {line}" for line in legend(found)]])
 
 
@@ -94,14 +94,15 @@ LEGEND = [
     " with `python -m sweep.dashboard`, these pages mark it so; optuna-dashboard by itself takes it for a good one.",
     *[f"- Ruled out by **{name}**: {meaning}." for name, meaning in CHECKS.items()],
     "- Every trial's artifacts are its contact sheet (first row without a LoRA) and its plan; the study's is its"
-    " caption sheet, if one was made.",
+    " caption sheet, if one was made. A red frame in a contact sheet marks a picture that counts against the LoRA:"
+    " failed, showing a training subject nobody asked for (leak), or the copy of a training picture.",
     "- Brackets are 95 % intervals over the prompts, of one training each.",
 ]
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: Entry, first: str) -> str:
     values = " | ".join(number(value, 3) for value in entry.trial.values)
-    return f"| {entry.rank} | {entry.number} | {values} | {entry.label} | {against(entry)} |"
+    return f"| {entry.rank} | {entry.number} | {values} | {entry.label} | {against(entry, first)} |"
 
 
 def trial_note(entry: Entry, names: list[str]) -> str:
@@ -111,14 +112,18 @@ def trial_note(entry: Entry, names: list[str]) -> str:
         reached = rungs_in_words(entry, names)
         return "\n".join([*lines, "", _why(entry), *([f"\nReached {reached}."] if reached else [])])
     standing = f"{against(entry).capitalize()}." if not entry.feasible else "Usable: it passes every check."
+    if "style" in names and not has_style(entry.trial.values[names.index("style")], entry.interval("style")):
+        standing += " It has not learned the style."
     lines += ["", f"{values_in_words(entry, names).capitalize()}. {standing}"]
     constraints = entry.trial.constraints
     if constraints:
-        lines += ["", "Checks:", "", "| check | against its limit | verdict |", "|---|---|---|"]
+        lines += ["", "Checks:", "", "| check | found | verdict |", "|---|---|---|"]
         lines += [
-            f"| {name} | {_beside_limit(value)} | {_verdict(name, value)} |" for name, value in constraints.items()
+            f"| {name} | {_found(name, value, entry)} | {_verdict(name, value)} |"
+            for name, value in constraints.items()
         ]
     if entry.outcome is not None:
+        lines += [f"\nMarked pictures: {'; '.join(flagged(entry.outcome))}."] * bool(flagged(entry.outcome))
         lines += ["", *_candidates(entry), "", f"Again: `{command(entry)}`"]
     return "\n".join(lines)
 
@@ -134,8 +139,10 @@ def _what_is_gone(entry: Entry, found: Findings) -> str:
     return "".join(f"\n\n{line}" for line in said)
 
 
-def _beside_limit(value: float) -> str:
-    return f"{number(abs(value), 3)} {'over' if value > 0 else 'under'}"
+def _found(check: str, value: float, entry: Entry) -> str:
+    found = measured(check, value, entry.outcome) if entry.outcome is not None else ()
+    beside = f"{number(abs(value), 3)} {'over' if value > 0 else 'below'} its limit"
+    return ", ".join(filter(None, found)) or beside
 
 
 def _verdict(check: str, value: float) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 import metrics
 from sweep.schema import Config
 from sweep.study import rectangle
@@ -108,6 +110,20 @@ def read_outcome(folder: Path) -> Outcome | None:
         Candidate(**{**c, "intervals": {k: tuple(v) for k, v in c["intervals"].items()}}) for c in stored["candidates"]
     ]
     return Outcome(**stored)
+
+
+def outcome_of(trial: FrozenTrial, folder: Path) -> Outcome | None:
+    """The outcome in a trial's folder; None for one that is not there, damaged or of another version."""
+    try:
+        return read_outcome(folder / f"{trial.number:04d}")
+    except (OSError, TypeError, KeyError, AttributeError, json.JSONDecodeError):
+        return None
+
+
+def unrelated(outcome: Outcome) -> list[int]:
+    """Positions of the prompts that the objectives are read on."""
+    prompts = outcome.config.get("eval", {}).get("prompts", [])
+    return [i for i, prompt in enumerate(prompts) if prompt.get("group", "unrelated") == "unrelated"]
 
 
 def choose(candidates: Sequence[Candidate]) -> int:

@@ -7,7 +7,7 @@ folder; same overrides as `python -m sweep`, of which `study.name` and `study.fo
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,21 +24,20 @@ from sweep.answers import (
     command,
     headline,
     in_markdown,
-    interval_in_words,
     legend,
     nothing_yet,
-    number,
     of_another_version,
     recipe_in_words,
     ruled_out_above,
     rungs_in_words,
-    signed,
     state,
 )
 from sweep.charts import effects_range, front_figure
+from sweep.checks import MARKS, flagged
 from sweep.effects import Effect, factor_in_words
 from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
+from sweep.numbers import interval_in_words, number, signed
 from sweep.progress import StepProgress, duration, shown
 from sweep.report_pictures import Album, compared, highlights, references, sheets, side_by_side
 from sweep.rungs import MEASURED
@@ -110,7 +109,7 @@ def write_found(found: Findings) -> Path:
     """As `write_report`, of findings that are there already."""
     top, folder = found.best, found.folder
     made: tuple[list[Export], str] = ([], "")
-    if top is not None and top.outcome is not None:
+    if top is not None and top.outcome is not None and not found.unlearned:
         made = write_exports(top.outcome, found.name, folder / FOLDER)
     write_table(found, folder / TABLE)
     told = _told(found, *made)
@@ -158,6 +157,8 @@ def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict
         "exports": exports,
         "export_fault": export_fault,
         "unreadable": of_another_version(found),
+        "doubt_in_full": found.doubt.partition(":")[2].strip().capitalize(),
+        "marked_pictures": [(e.number, "; ".join(said)) for e in found.of("scored") if (said := _flagged(e))][:LISTED],
         "signed": signed,
         "in_markdown": in_markdown,
         "number": number,
@@ -173,6 +174,7 @@ def _drawn(found: Findings) -> dict[str, Any]:
     album = Album()
     pairs = highlights(found, album)  # first, as what is packed last may find no room
     entries = compared(found)
+    pictures = side_by_side(found, entries, album)
     chart = _div(front_figure(found)) if found.of("scored") else ""
     return {
         "recipe": recipe_in_words(top) if top is not None else "",
@@ -181,7 +183,8 @@ def _drawn(found: Findings) -> dict[str, Any]:
         "pairs": pairs,
         "compared": entries,
         "references": references(found, album) if entries else [],
-        "pictures": side_by_side(found, entries, album),
+        "pictures": pictures,
+        "marked": _meaning_of({word for row in pictures for each in row.pictures for word in each.mark.split(", ")}),
         "sheets": sheets(found, entries, album),
         "gone": len(album.missing),
         "refused": album.refused,
@@ -189,6 +192,15 @@ def _drawn(found: Findings) -> dict[str, Any]:
         "chart": chart,
         "plotly": get_plotlyjs() if chart else "",
     }
+
+
+def _flagged(entry: Entry) -> list[str]:
+    return flagged(entry.outcome) if entry.outcome is not None else []
+
+
+def _meaning_of(words: Set[str]) -> list[str]:
+    """The marks in use, each with what it means where the word alone does not tell."""
+    return [MARKS[word] for word in MARKS if word in words]
 
 
 def _div(figure: "go.Figure") -> str:
@@ -205,7 +217,7 @@ def _rows(found: Findings) -> list[Row]:
             entry=entry,
             rank=f"{entry.rank}{' =' if ranks.count(entry.rank) > 1 else ''}" if entry.rank else "–",
             values=_bars(entry, found),
-            against=against(entry),
+            against=against(entry, found.first),
             settings=", ".join(entry.other_settings),
             rests_on=f"{entry.prompts} × 1" if entry.prompts else "?",
             took=duration(entry.trial.user_attrs["seconds"]) if "seconds" in entry.trial.user_attrs else "",
@@ -297,13 +309,13 @@ def _write_typed(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], fil
 
 def table_lines(found: Findings) -> list[dict[str, Any]]:
     """The trials as rows; a trial lacks the columns it has nothing for."""
-    return [_line(entry, found.names) for entry in found.entries]
+    return [_line(entry, found) for entry in found.entries]
 
 
-def _line(entry: Entry, names: Sequence[str]) -> dict[str, Any]:
-    trial = entry.trial
+def _line(entry: Entry, found: Findings) -> dict[str, Any]:
+    trial, names = entry.trial, found.names
     line: dict[str, Any] = {"trial": entry.number, "state": trial.state.name.lower(), "feasible": entry.verdict}
-    line |= {"rank": entry.rank or "", "on_front": entry.on_front, "against_best": against(entry)}
+    line |= {"rank": entry.rank or "", "on_front": entry.on_front, "against_best": against(entry, found.first)}
     for index, name in enumerate(names):
         low, high = entry.interval(name) or ("", "")
         line |= {name: trial.values[index] if entry.scored else "", f"{name}_low": low, f"{name}_high": high}

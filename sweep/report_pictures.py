@@ -7,7 +7,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from sweep.findings import OBJECTIVES, Entry, Findings, unrelated
+from sweep.checks import marks
+from sweep.findings import OBJECTIVES, Entry, Findings
+from sweep.outcome import unrelated
 from sweep.study import rectangle
 from trainer.examples import picture_suffixes
 
@@ -27,6 +29,7 @@ class Picture:
 
     url: str  # empty: the file is gone or there was no room
     alt: str
+    mark: str = ""  # what the scores hold against it
     pixels: bool = False  # enlarged without smoothing, so that hatching can be told from blur
 
 
@@ -48,7 +51,7 @@ class Album:
         self.missing: set[Path] = set()  # files that should be there
         self.refused = 0  # pictures without room
 
-    def pack(self, file: Path, alt: str, edge: int = EDGE) -> Picture:
+    def pack(self, file: Path, alt: str, edge: int = EDGE, mark: str = "") -> Picture:
         """The picture in the page's format; without a URL when the file is gone or the page is full."""
         try:
             with Image.open(file) as opened:
@@ -56,17 +59,17 @@ class Album:
                 picture = opened.convert("RGB")
         except (OSError, UnidentifiedImageError):
             self.missing.add(file)
-            return Picture("", alt)
+            return Picture("", alt, mark)
         if not small:
             picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
         packed = io.BytesIO()
         picture.save(packed, "PNG" if small else "JPEG", quality=QUALITY)
         if packed.tell() > self.left:
             self.refused += 1
-            return Picture("", alt)
+            return Picture("", alt, mark)
         self.left -= packed.tell()
         kind = "png" if small else "jpeg"
-        return Picture(f"data:image/{kind};base64,{base64.b64encode(packed.getvalue()).decode()}", alt, small)
+        return Picture(f"data:image/{kind};base64,{base64.b64encode(packed.getvalue()).decode()}", alt, mark, small)
 
 
 def highlights(found: Findings, album: Album) -> list[PromptRow]:
@@ -120,7 +123,8 @@ def _row(found: Findings, entries: list[Entry], index: int, album: Album) -> Pro
     for entry in entries:
         assert entry.outcome is not None
         file = found.folder / entry.number / entry.outcome.samples[index]
-        pictures.append(album.pack(file, f"{text}, with the LoRA of trial {entry.number}"))
+        mark = marks(entry.outcome.best.per_image, len(entry.outcome.samples))[index]
+        pictures.append(album.pack(file, f"{text}, with the LoRA of trial {entry.number}", mark=mark))
     return PromptRow(text, str(prompt.get("group", "")), pictures, [_values(entry, index) for entry in entries])
 
 

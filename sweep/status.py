@@ -12,6 +12,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from sweep.checks import not_learned
 from sweep.database import address_of
 from sweep.errors import InputError
 from sweep.naming import add_study, find_study
@@ -49,8 +50,10 @@ def print_status(folder: Path, out: Console) -> None:
     top = best(trials)
     if top is not None:
         out.print(f"  best so far: {top.number:04d} ({scores(names, top)}): {label(top)}")
+        if not_learned(trials, names):
+            out.print(folded(not_learned(trials, names), "  "), soft_wrap=True)
     elif done:
-        out.print(folded(f"none is usable yet. {nearest(done)}", "  "), soft_wrap=True)
+        out.print(folded(f"none is usable yet. {nearest(done, folder)}", "  "), soft_wrap=True)
     if done:
         print_trials(out, done, names, LISTED)
 

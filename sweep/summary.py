@@ -11,7 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sweep.checks import broken_in_words, flagged, not_learned
 from sweep.effects import REPEATS, level_in_words
+from sweep.outcome import outcome_of
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.typed import folded, python, typed
 
@@ -148,40 +150,41 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
             line = f"{trial.number:04d}  {scores(names, trial)}  {label(trial)}".rstrip()
             console.print(folded(line, "  "), soft_wrap=True)
     else:
-        console.print(_none_usable(trials))
-    top = best(trials)
-    if top is not None and "lora" in top.user_attrs:
+        console.print(folded(_none_usable(trials, folder)), soft_wrap=True)
+    top, doubt = best(trials), not_learned(trials, names)
+    if doubt:
+        console.print(folded(doubt), soft_wrap=True)
+    elif top is not None and "lora" in top.user_attrs:
         console.print(f"Best LoRA: {typed(folder / str(top.user_attrs['lora']))}", soft_wrap=True)
         if "strength" in top.user_attrs:
             console.print(f"  to be applied at strength {top.user_attrs['strength']:g}")
     if study.user_attrs.get("sandbox"):
         console.print(CANNOT_SAY)
     if any("lora" in trial.user_attrs for trial in trials):
-        _print_next(console, study, folder, finalists=bool(kept))
+        _print_next(console, study, folder, finalists=bool(kept) and not doubt)
 
 
-def _none_usable(trials: Sequence[FrozenTrial]) -> str:
+def _none_usable(trials: Sequence[FrozenTrial], folder: Path) -> str:
     if any(trial.state == TrialState.COMPLETE for trial in trials):
-        return f"No trial is usable: the column `usable` says which check ruled each one out.\n{nearest(trials)}"
+        return (
+            f"No trial is usable: the column `usable` says which check ruled each one out.\n{nearest(trials, folder)}"
+        )
     return "No trial was scored." if trials else "No trial has run yet."
 
 
-def nearest(trials: Sequence[FrozenTrial]) -> str:
-    """Which ruled-out trial broke its limits by the least; empty where none has values."""
+def nearest(trials: Sequence[FrozenTrial], folder: Path) -> str:
+    """Which ruled-out trial broke its limits by the least, and by which pictures; empty where none has values."""
     scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not scored:
         return ""
     trial = min(scored, key=_over)
-    return f"The nearest is trial {trial.number:04d}, ruled out by {broken_in_words(trial)}."
+    outcome = outcome_of(trial, folder)
+    which = f" Its marked pictures: {'; '.join(marked)}." if outcome and (marked := flagged(outcome)) else ""
+    return f"The nearest is trial {trial.number:04d}, ruled out by {broken_in_words(trial, outcome)}.{which}"
 
 
 def _over(trial: FrozenTrial) -> float:
     return sum(max(0.0, value) for value in trial.constraints.values())
-
-
-def broken_in_words(trial: FrozenTrial) -> str:
-    """The checks a trial did not pass, each with by how much: leakage (+0.14 over its limit)."""
-    return ", ".join(f"{name} (+{value:.2f} over its limit)" for name, value in trial.constraints.items() if value > 0)
 
 
 def study_in_words(name: str, folder: Path) -> str:

@@ -14,8 +14,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.checks import marks
 from sweep.clock import Clock
-from sweep.contact_sheet import contact_sheet, save_once, save_pictures
+from sweep.contact_sheet import contact_sheet, save_once, save_pictures, save_sheet
 from sweep.contents import content_id, judge_files, sheet_content
 from sweep.examples import captions_line, with_captions
 from sweep.outcome import (
@@ -209,12 +210,14 @@ def _outcome(run: Run, loras: "Iterable[Checkpoint | GivenLora]", identity: str,
 def _sheet(run: Run, candidates: Sequence[Candidate], pictures: "Sequence[list[Tensor]]", chosen: int) -> None:
     """Every prompt without the LoRA and with it, at every strength that the chosen checkpoint was drawn with."""
     config, best = run.config, candidates[chosen]
-    drawn = [(c.strength, p) for c, p in zip(candidates, pictures, strict=True) if c.step == best.step]
-    rows = [("base, no LoRA", run.bench.base_images)]
-    rows += [(f"LoRA at {strength:g}", p) for strength, p in sorted(drawn, key=lambda row: row[0])]
+    drawn = [(c, p) for c, p in zip(candidates, pictures, strict=True) if c.step == best.step]
+    drawn.sort(key=lambda row: row[0].strength)
+    texts = [prompt.text for prompt in config.eval.prompts]
+    rows = [("base, no LoRA", run.bench.base_images), *((f"LoRA at {c.strength:g}", p) for c, p in drawn)]
+    held_against = [[""] * len(texts), *(marks(c.per_image, len(texts)) for c, _ in drawn)]
     found = f"style {best.style:.3f}  composition {best.composition:.3f}  at strength {best.strength:g}"
     title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  {found}"
-    contact_sheet([prompt.text for prompt in config.eval.prompts], rows, title).save(run.folder / SHEET)
+    save_sheet(contact_sheet(texts, rows, title, held_against), run.folder / SHEET)
 
 
 def _plan(run: Run) -> Plan:

@@ -31,15 +31,15 @@ def study(folder: Path) -> optuna.Study:
 def test_the_studys_note_answers_the_questions_and_names_the_feasible_best(study: optuna.Study, folder: Path) -> None:
     text = study_note(find(study, folder))
     assert "**What is best?** Trial 0000" in text, "0001 has better values and was ruled out"
-    assert "Trial 0001 scores higher but was ruled out: training subjects turn up" in text
+    assert "Trial 0001 scores higher but was ruled out by leakage (+0.20 over its limit)." in text
     assert "takes it for a good one" in text and "python -m sweep captions=subject_only" in text
 
 
 def test_a_trials_note_says_what_was_tried_and_why_it_does_not_count(study: optuna.Study, folder: Path) -> None:
     found = find(study, folder)
     notes = {entry.number: trial_note(entry, found.names) for entry in found.entries}
-    assert "| leakage | 0.200 over | ruled out: training subjects" in notes["0001"]
-    assert "Ruled out by leakage" in notes["0001"] and "| leakage | 0.050 under | fine |" in notes["0000"]
+    assert "| leakage | 0.200 over its limit | ruled out: training subjects" in notes["0001"]
+    assert "Ruled out by leakage" in notes["0001"] and "| leakage | 0 of 8 pictures show a training subject, 0 allowed | fine |" in notes["0000"]
     assert "failed: out of memory" in notes["0002"]
     assert "| 96 | 600 | 1 | **0.7" in notes["0000"], "the candidate it stands for"
 
