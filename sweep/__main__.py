@@ -35,6 +35,7 @@ from sweep.refusal import NO_PLACE, Told, message
 from sweep.schema import Config, register
 from sweep.typed import complain, python
 from trainer.captioner_settings import CaptionerKind
+from trainer.settings import Strategy
 
 WRONG_INPUT = 2
 OVERRIDE = re.compile(r"~|[\w+./@]+=")
@@ -56,6 +57,7 @@ class Place:
 Task = Callable[[Config, Place], Any]
 Check = Callable[[Mapping[str, Config]], None]
 Contents = Callable[[Mapping[str, Config]], dict[str, str]]
+Lacks = Callable[[Config, str, str], str]
 
 
 def settings(config: DictConfig) -> Config:
@@ -84,8 +86,9 @@ def plain(node: DictConfig) -> Any:
 class Job:
     """What Hydra calls for every configuration: the border, then the checks of a single run, then the task."""
 
-    def __init__(self, task: Task, check: Check | None, contents: Contents | None) -> None:
+    def __init__(self, task: Task, check: Check | None, contents: Contents | None, lacks: Lacks | None) -> None:
         self.task = task
+        self.lacks = lacks
         self.check = check
         self.contents = contents
         self.begun = False  # whether the task, or a sweep's first one, has been reached
@@ -147,12 +150,20 @@ class Job:
         """What they read, for the sweeper."""
         return self.contents(_all_settings(configs)) if self.contents is not None else {}
 
+    def lacking(self, config: DictConfig, key: str, choice: str) -> str:
+        """What a choice would need, for the sweeper; a configuration that is wrong is refused later."""
+        try:
+            return self.lacks(settings(config), key, choice) if self.lacks is not None else ""
+        except InputError:
+            return ""
+
 
 def start(
     task: Task,
     *,
     check: Check | None = None,
     contents: Contents | None = None,
+    lacks: Lacks | None = None,
     keeps_folder: bool = True,
     of_study: bool = False,
 ) -> None:
@@ -162,10 +173,11 @@ def start(
         check: looks at every configuration of a sweep that can be told beforehand, before any trial; a single run is
             checked the same way. Raises ValueError for what cannot work.
         contents: what a sweep's configurations read -> a hash of it; a study is continued only while it is the same.
+        lacks: (configuration, key, choice) -> what a choice of `search.params` would need, which is then left out.
         keeps_folder: whether the task has results to keep; if not, Hydra makes no folder for it.
         of_study: whether the task looks at a study, which the words name as `sweep.naming` says.
     """
-    job = Job(task, check, contents)
+    job = Job(task, check, contents, lacks)
 
     def run(config: DictConfig) -> Any:  # Hydra asks for the file of a function; an object has none
         return job(config)
@@ -177,7 +189,8 @@ def start(
         except BrokenPipeError:  # `| head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    run.check, run.contents = job.check_all, job.contents_of  # type: ignore[attr-defined] # looked for by the sweeper
+    # looked for by the sweeper
+    run.check, run.contents, run.lacks = job.check_all, job.contents_of, job.lacking  # type: ignore[attr-defined]
     register()
     asks_help = not {"--help", "-h"}.isdisjoint(sys.argv[1:])
     _prepare_words(keeps_folder, asks_help, of_study)
@@ -328,7 +341,18 @@ def main() -> None:
 
         return contents(configs)
 
-    start(train_and_score, check=check, contents=contents)
+    def lacks(config: Config, key: str, choice: str) -> str:
+        if key != "captions" or choice not in [*Strategy]:
+            return ""
+        from sweep.examples import lacks
+        from trainer.examples import DatasetError, read_examples
+
+        try:
+            return lacks(config, Strategy(choice), read_examples(config.data.path))
+        except DatasetError:
+            return ""  # told by the check
+
+    start(train_and_score, check=check, contents=contents, lacks=lacks)
 
 
 if __name__ == "__main__":

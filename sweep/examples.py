@@ -1,14 +1,16 @@
 """The training pictures of a configuration with their captions ready, the caption sheet and the models asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sweep.schema import Config
 from sweep.study import study_folder
 from trainer.answers import CaptionerDown
+from trainer.captioner_settings import CaptionerKind
 from trainer.captioning import fault_list, made_by, make_captions
-from trainer.captions import variant
+from trainer.captions import BY_MODEL, variant
 from trainer.examples import DatasetError, Example, list_faults
+from trainer.settings import Strategy
 from trainer.sheet import Row, picture_name, read_sheet, unknown_pictures
 
 SHEET = "captions.csv"
@@ -75,3 +77,13 @@ def captions_line(config: Config, examples: list[Example]) -> str:
     edited = sum(picture_name(example.path) in mine for example in examples)
     by = made_by(config.captions, config.captioner, config.tagger)
     return f"captions {name}: {by}" + (f"; {edited} pictures edited in {sheet_file(config)}" if edited else "")
+
+
+def lacks(config: Config, strategy: Strategy, examples: Sequence[Example]) -> str:
+    """What a strategy would need to make a single caption; empty where it can."""
+    if strategy in BY_MODEL and config.captioner.kind == CaptionerKind.rules:
+        return "it needs a model: choose one with captioner=NAME"
+    tagged = bool(config.tagger.model) or any(example.tags for example in examples)
+    if strategy in (Strategy.tags, Strategy.tags_vlm) and not tagged:
+        return "no picture has tags: write NAME.tags beside them, or have them found with tagger=wd14"
+    return ""

@@ -10,7 +10,7 @@ A choice that is not a number, a truth value or null is kept as the text Hydra w
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +39,24 @@ class Arguments:
     fixed: list[str]
     space: Space
     plain: bool = False  # lists alone, as in any Hydra application: every combination of them is run
+    left_out: tuple[str, ...] = ()  # choices of `search.params` that cannot be made, and why
 
 
-def read_arguments(arguments: Sequence[str], params: Mapping[str, str], loader: ConfigLoader | None) -> Arguments:
+def read_arguments(
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    loader: ConfigLoader | None,
+    lacks: Callable[[str, str], str] = lambda key, choice: "",
+) -> Arguments:
     """Takes the command line and the space of `search.params` apart.
 
     What the command line searches is added to the space or replaces the entry of that key; what it fixes leaves the
     space. If all it has are plain lists (`captions=none,edited train.seed=1,2,3`), it is no search: every combination
     of them is run, as Hydra does without a sweeper, and `search.params` has no say.
+
+    Args:
+        lacks: (key, choice) -> what a choice of `search.params` would need; such a one is left out, unless all are. One
+            that the command line names is not: it is refused later.
 
     Raises:
         InputError: if a sweep cannot be searched, or nothing is left to search.
@@ -58,14 +68,40 @@ def read_arguments(arguments: Sequence[str], params: Mapping[str, str], loader: 
     plain = bool(sweeps) and all(_is_list(override) for override in sweeps)
     taken = {override.get_key_element().lstrip("+~") for override in given}
     searched = [] if plain else [o for o in configured if o.get_key_element().lstrip("+~") not in taken]
-    searched += sweeps
     space = {override.get_key_element(): distribution(override) for override in searched}
+    left_out = _leave_out(space, lacks)
+    space |= {override.get_key_element(): distribution(override) for override in sweeps}
     if not space:
         raise InputError(
             "nothing is left to search: `search.params` is empty, or the command line fixes all of it. Search one,"
             " for example captions=choice(none,edited), or leave out -m to train this one configuration"
         )
-    return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space, plain)
+    return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space, plain, left_out)
+
+
+def _leave_out(space: Space, lacks: Callable[[str, str], str]) -> tuple[str, ...]:
+    """Takes the choices out of a space that lack something, and says what."""
+    said: list[str] = []
+    for key, dist in space.items():
+        if isinstance(dist, CategoricalDistribution):
+            named = [choice for choice in dist.choices if isinstance(choice, str)]
+            wanting = {choice: why for choice in named if (why := lacks(key, choice))}
+            if len(wanting) < len(dist.choices):
+                space[key] = CategoricalDistribution([choice for choice in dist.choices if choice not in wanting])
+                said += [f"{key}={choice}: {why}" for choice, why in wanting.items()]
+    return tuple(said)
+
+
+def ranges(space: Space) -> str:
+    """What is searched, in one line."""
+    parts = []
+    for key, dist in space.items():
+        if isinstance(dist, CategoricalDistribution):
+            shown = ", ".join(str(choice) for choice in dist.choices)
+            parts.append(f"{key} {shown}" if len(dist.choices) < 4 else f"{key} ({len(dist.choices)} choices)")
+        elif isinstance(dist, IntDistribution | FloatDistribution):
+            parts.append(f"{key} {dist.low:g}…{dist.high:g}")
+    return "; ".join(parts)
 
 
 def _is_list(override: Override) -> bool:

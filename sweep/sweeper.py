@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Driver:
                 fixed = self._fixed(configs, given.space)
                 study = open_study(self.folder, self.search, given.space, fixed, self.study.heartbeat_seconds)
                 self._enqueue(study, recipes)
-            self.progress.start(study, [recipe for recipe in recipes if recipe.misfit])
+            self.progress.start(study, given, [recipe for recipe in recipes if recipe.misfit])
             if self.study.slots > 1 or self.search.trial_seconds is not None:  # a slot can be ended with its trial
                 run_slots(self.study.slots, self.progress.say_plainly, lambda: len(_finished(study)))
             else:
@@ -146,7 +147,8 @@ class Driver:
 
     def _read(self, arguments: Sequence[str]) -> tuple[Arguments, Ground]:
         """The command line, and the space it searches with all that is said about it."""
-        given = read_arguments(arguments, self.search.params, self.loader)
+        lacks = partial(getattr(self.task, "lacks", lambda config, key, choice: ""), self.config)
+        given = read_arguments(arguments, self.search.params, self.loader, lacks)
         if given.plain:
             # Who lists what to run wants all of it; what a rung would have said is worth knowing for the next search.
             stopping = Stopping.never if self.search.stopping == Stopping.never else Stopping.measure

@@ -5,7 +5,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sweep.errors import InputError
-from sweep.space import as_override, contains, distribution, from_json, read_arguments, to_json
+from sweep.space import as_override, contains, distribution, from_json, ranges, read_arguments, to_json
 
 
 def read(text: str) -> BaseDistribution:
@@ -82,3 +82,17 @@ def test_membership_is_exact(text: str, value: object, inside: bool) -> None:
 @pytest.mark.parametrize(("value", "text"), [("edited", "x=edited"), (None, "x=null"), (True, "x=True"), (3, "x=3")])
 def test_a_parameter_is_the_override_that_repeats_it(value: object, text: str) -> None:
     assert as_override("x", value) == text
+
+
+def test_choices_of_the_configured_space_that_lack_something_are_left_out_and_those_typed_are_not() -> None:
+    def lacks(key: str, choice: str) -> str:
+        return "no tags" if choice == "tags" else ""
+
+    params = {"captions": "choice(none,tags,edited)", "only": "choice(tags)"}
+    found = read_arguments([], params, None, lacks)
+    assert found.space["captions"].choices == ("none", "edited")  # type: ignore[attr-defined]
+    assert found.space["only"].choices == ("tags",)  # type: ignore[attr-defined] # all of it: refused by the check
+    assert found.left_out == ("captions=tags: no tags",)
+    typed = read_arguments(["captions=choice(none,tags)"], params, None, lacks)
+    assert typed.space["captions"].choices == ("none", "tags") and not typed.left_out  # type: ignore[attr-defined]
+    assert ranges(found.space) == "captions none, edited; only tags"
