@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
+from sweep.checks import MORE, flagged, has_style, measured, not_learned, style_reached
 from sweep.outcome import Outcome
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
@@ -144,6 +145,8 @@ def best_line(search: SearchSettings, on_front: Sequence[FrozenTrial]) -> str:
     if top is None:
         return "best so far: none is usable yet"
     line = f"best so far: {top.number:04d} ({scores(search.objectives, top)})"
+    if not_learned(on_front, search.objectives):
+        return f"{line.replace('best', 'first', 1)}: the style is not learned yet"
     if len(search.objectives) != 2:
         return line
     whole = hypervolume([trial.values for trial in on_front])
@@ -162,8 +165,15 @@ def print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
         low, high = best.intervals.get(name, (value, value))
         steps.say(f"{name:<12} {value:.3f}  (95 % of resamples: {low:.3f} to {high:.3f})")
     for name, value in best.constraints.items():
-        kept = "kept, at" if value > -0.0005 else f"kept, {-value:.3f} below"
-        way = f"broken, {value:.3f} over" if value > 0 else kept
-        steps.say(f"{name:<12} {way} its limit")
+        beside = (
+            f"{abs(value):.3f} {'over' if value > 0 else 'below'} its limit" if abs(value) > 5e-4 else "at its limit"
+        )
+        found = ", ".join(filter(None, measured(name, value, outcome))) or beside
+        steps.say(f"{name:<12} {'broken' if value > 0 else 'kept'}: {found}")
+    for line in flagged(outcome):
+        steps.say(f"{'marked':<12} {line}")
+    if not has_style(best.style, best.intervals.get("style")):
+        reached = style_reached(best.style, best.intervals.get("style"))
+        steps.say(f"{'':<12} The style is not learned yet ({reached}): {MORE}.")
     steps.say("seconds      " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in outcome.timings.items()))
     steps.say(f"LoRA         {folder / best.lora}\npictures     {folder / outcome.sheet}")
