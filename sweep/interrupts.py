@@ -10,6 +10,8 @@ import signal
 
 INTERRUPTED = 130
 LAST_WORDS = "\nStopped. The same command continues where this one stopped."
+if "STYLESWEEP_SLOT" in os.environ:  # the command that started this slot says it
+    LAST_WORDS = ""
 ASKING = (signal.SIGINT, signal.SIGTERM)
 
 
