@@ -141,18 +141,23 @@ class FluxBase:
         time, strength = 1000 * sigma, torch.full_like(sigma, 1000 * guidance)
         embed: nn.Module = self.transformer.time_text_embed
         guided = bool(self.transformer.config.guidance_embeds)
-
+        own = {"guidance": strength if guided else None, "pooled_projections": text.pooled.to(self.dtype)}
         with unrounded(embed, *((time, strength) if guided else (time,))):
-            velocity: Tensor = self.transformer(
-                hidden_states=noisy.to(self.dtype),
-                timestep=sigma,
-                guidance=strength if guided else None,
-                pooled_projections=text.pooled.to(self.dtype),
-                encoder_hidden_states=text.tokens.to(self.dtype),
-                txt_ids=self._text_places(text.tokens.shape[1]),
-                img_ids=self._picture_places(size),
-                return_dict=False,
-            )[0]
+            return self._transform(noisy, sigma, text, size, own)
+
+    def _transform(
+        self, noisy: Tensor, sigma: Tensor, text: Text, size: tuple[int, int], own: Mapping[str, Tensor | None]
+    ) -> Tensor:
+        """What the transformer makes of the inputs that all families have, and of the family's own."""
+        velocity: Tensor = self.transformer(
+            hidden_states=noisy.to(self.dtype),
+            timestep=sigma,
+            encoder_hidden_states=text.tokens.to(self.dtype),
+            txt_ids=self._text_places(text.tokens.shape[1]),
+            img_ids=self._picture_places(size),
+            return_dict=False,
+            **own,
+        )[0]
         return velocity
 
     def mu(self, tokens: int, steps: int = 28) -> float:

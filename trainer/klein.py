@@ -60,16 +60,7 @@ class KleinBase(FluxBase):
 
     def _seen(self, noisy: Tensor, sigma: Tensor, text: Text, size: tuple[int, int]) -> Tensor:
         with unrounded(self.transformer.time_guidance_embed.time_proj, 1000 * sigma):
-            velocity: Tensor = self.transformer(
-                hidden_states=noisy.to(self.dtype),
-                timestep=sigma,
-                guidance=None,
-                encoder_hidden_states=text.tokens.to(self.dtype),
-                txt_ids=self._text_places(text.tokens.shape[1]),
-                img_ids=self._picture_places(size),
-                return_dict=False,
-            )[0]
-        return velocity
+            return self._transform(noisy, sigma, text, size, {"guidance": None})
 
     def mu(self, tokens: int, steps: int = 50) -> float:
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
