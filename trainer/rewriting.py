@@ -137,9 +137,10 @@ def _is_style(tag: str, classes: tuple[Strip, ...]) -> bool:
 
 def _layout(tag: str, *, drop_carrier: bool) -> bool:
     sentence = _words(tag)
+    scene = sentence[-1].endswith("scape")  # a tag for a place, though "a landscape of hills" is a picture's name
     names = len(sentence) == 1 and listed(sentence[0], "carriers") and not any(marked(sentence, list(Strip)))
     return (
-        (drop_carrier and names)
+        (drop_carrier and names and not scene)
         or bool(found(sentence, phrases("layout")))
         or all(listed(word, "places") for word in sentence)
     )

@@ -265,6 +265,7 @@ _PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
             r"(?P<gone>\b(?!(?:organ|mechan|microorgan|tour|magnet|bapt)isms?\b|manticore|albacore|burlesque|arabesque)"
             r"\w{3,}(?:isms?|core|punk|esque)\b)"
         ),
+        _pattern(r"<BEGIN>(?P<gone>(?:<WORD> )?style raw)<END>"),
         _pattern(r"<BEGIN>(?P<gone>(?:<WORD> ){1,3}(?:quality|resolution))<END>"),
         _pattern(r"<BEGIN>(?P<gone><ART>(?:<WORD> ){1,3}(?:era|period|movement|revival|school|dynasty))<END>"),
         _pattern(r"(?P<gone>\b(?:\d{4}s|\d{1,2}(?:st|nd|rd|th)[- ]century|\d+-?bit|(?:circa|dated) \d{4})\b)"),
@@ -281,6 +282,10 @@ _PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
             r"(?:child|children|artists?|students?|painter|engraver))(?= |$)"
         ),
         _pattern(r"<BEGIN>(?P<gone>(?:f ?/ ?[\d.]+|\d+ ?mm(?: (?:lens|film|photo\w*|f ?/ ?[\d.]+))*|iso ?\d+))<END>"),
+        _pattern(
+            r"(?P<gone>\b(?:made|crafted|built|sculpted|formed|folded|assembled) (?:entirely )?(?:out )?(?:of|from|in)"
+            r" (?:<WORD> )?(?:wire|clay|felt|paper|cardboard|yarn|plasticine|lego|thread|beads|fabric))(?= |$)"
+        ),
         _pattern(
             r"<BEGIN>(?P<gone>(?!an? \w+ \w+ing(?= ,|$))<ART>(?!\w+ing |martial |<COUNT> )"
             r"(?:(?!(?:an?|the|of|with|in|on) )<WORD> ){1,3}<MEDIA>)<END>"

@@ -142,8 +142,9 @@ def _is_listing(clauses: list[Sentence]) -> int:
 
 
 def _acts(clause: Sentence) -> bool:
-    """Whether a clause goes on with what the subject does: "sitting on a mushroom", "dressed in red"."""
-    if clause[0].lower() in _DONE:
+    """Whether a clause goes on with what the subject does: "sitting on a mushroom", "with villagers dancing"."""
+    first = clause[0].lower()
+    if first in _DONE or (first == "with" and any(is_participle(word) for word in clause[2:4])):
         return True
     return is_participle(clause[0].lower()) and not listed(clause[0], "shows") and not listed(clause[0], "made")
 
@@ -178,7 +179,9 @@ def _places(clause: Sentence) -> list[int]:
 def _of_a_thing(clause: Sentence, place: int) -> bool:
     """Whether a place is one of the scene, not of the picture: "in the middle of a lake"."""
     after = [word for word in clause[place + 1 : place + 4] if word not in ARTICLES]
-    return len(after) > 1 and after[0] == "of" and not listed(after[1], "places") and not listed(after[1], "carriers")
+    if len(after) < 2 or after[0] != "of":
+        return False
+    return after[1] == "it" or not (listed(after[1], "places") or listed(after[1], "carriers"))
 
 
 def _suffers(word: str) -> bool:

@@ -1,16 +1,20 @@
 """Caption rules by example: what goes, what stays, in the article's words and in the sandbox's."""
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import trainer
 from trainer.rewriting import keep_subject, strip_words, stripped_tags, subject_noun
 from trainer.settings import Strip
 from trainer.style_words import words
 
 ALL = list(Strip)
+TRAINER = Path(trainer.__file__).parent
 SANDBOX = (
     "an engraving of a large red heart at the left on a grey background, fine hatched lines, antique technique,"
     " melancholic mood"
@@ -163,6 +167,12 @@ def test_word_lists_are_lower_case_and_hold_nothing_twice(name: str) -> None:
     entries = words()[name]
     assert len(entries) == len(set(entries)) > 3
     assert all(entry == entry.lower().strip() for entry in entries)
+
+
+def test_no_list_stands_in_both_files() -> None:
+    files = [tomllib.loads((TRAINER / name).read_text(encoding="utf-8")) for name in ("words.toml", "grammar.toml")]
+    assert set(files[0]) == set(Strip)
+    assert not set(files[0]) & set(files[1])
 
 
 def test_no_phrase_stands_in_two_classes() -> None:
