@@ -169,11 +169,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _memory(tree: Tree, config: Config, plan: Plan, shape: Shape) -> None:
-    from trainer.estimate import memory
-
+def memory_choices(config: Config) -> str:
+    """What memory= has chosen, or whoever set it by hand."""
     base, train = config.base, config.train
-    found = memory(shape, plan, base, train)
     recomputed = f"{train.checkpointed_share:.0%} of the blocks recomputed" if train.gradient_checkpointing else ""
     chosen = [
         f"{base.dtype.value} weights" if base.quantize == "none" else f"{base.quantize.value} weights",
@@ -181,7 +179,14 @@ def _memory(tree: Tree, config: Config, plan: Plan, shape: Shape) -> None:
         "one part on the device at a time" if base.offload else "all parts on the device",
         *(["blocks streamed"] if base.group_offload else []),
     ]
-    branch = tree.add(f"memory on a GPU, estimated: {found.peak:.2g} GB at most; {', '.join(chosen)}")
+    return ", ".join(chosen)
+
+
+def _memory(tree: Tree, config: Config, plan: Plan, shape: Shape) -> None:
+    from trainer.estimate import memory
+
+    found = memory(shape, plan, config.base, config.train)
+    branch = tree.add(f"memory on a GPU, estimated: {found.peak:.2g} GB at most; {memory_choices(config)}")
     parts = ", ".join(f"{name} {size:.2g}" for name, size in found.parts.items() if size)
     branch.add(f"training {found.training:.2g} GB: {parts}")
     branch.add(f"encoding texts and pictures {found.encoding:.2g} GB")

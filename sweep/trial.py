@@ -31,7 +31,7 @@ from sweep.outcome import (
     seeds,
     versions,
 )
-from sweep.plan_tree import plan_warnings
+from sweep.plan_tree import memory_choices, plan_warnings
 from sweep.progress import StepProgress, print_outcome
 from sweep.record import at_rung, record
 from sweep.rungs import Rung, few_of, rung_steps
@@ -102,7 +102,7 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     clock, steps = Clock(), StepProgress()
     if is_cold():
-        steps.say("loading the base and the judges, once for all trials of this process")
+        steps.say(f"loading the base ({memory_choices(config)}) and the judges, once for all trials of this process")
     with clock.time("start_up"):
         base = warm_base(config.base)
     identity = identify(config, base.id)
@@ -384,7 +384,7 @@ def score_lora(config: Config, lora: Path) -> tuple[Outcome, Path]:
 
     clock, steps = Clock(), StepProgress()
     if is_cold():
-        steps.say("loading the base and the judges")
+        steps.say(f"loading the base ({memory_choices(config)}) and the judges")
     with clock.time("start_up"):
         base = warm_base(config.base)
     if peft_adapter(lora) is None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from sweep.__main__ import Place
 from sweep.errors import InputError
 from sweep.plan import print_plan
-from sweep.plan_tree import plan_tree, plan_warnings
+from sweep.plan_tree import memory_choices, plan_tree, plan_warnings
 from sweep.preflight import check_inputs, check_plan
 from sweep.schema import Config
 from tests.sweep.test_configurations import composed
@@ -85,6 +85,18 @@ def test_a_known_base_is_planned_before_its_weights_are_here(
     unknown = composed("base=flux1_dev", "base.path=nobody/nothing", *OWN)
     with pytest.raises(InputError, match="hf download nobody/nothing"):
         check_plan({"": unknown})
+
+
+@pytest.mark.parametrize(
+    ("memory", "chosen"),
+    [
+        ("12gb", "nf4 weights, 100% of the blocks recomputed, one part on the device at a time"),
+        ("24gb", "fp8 weights, 100% of the blocks recomputed, one part on the device at a time"),
+        ("80gb", "bfloat16 weights, nothing recomputed, all parts on the device"),
+    ],
+)
+def test_a_preset_says_what_it_chose(memory: str, chosen: str) -> None:
+    assert memory_choices(composed("base=flux1_dev", f"memory={memory}", *OWN)) == chosen
 
 
 def test_a_missing_library_and_a_useless_offload_are_refused_before_any_training(
