@@ -35,7 +35,7 @@ def front_figure(found: Findings) -> "go.Figure":
     top = found.best
     if top is not None:
         ring = {"size": 20, "color": "rgba(0,0,0,0)", "line": {"color": GREEN, "width": 2}}
-        _points(figure, [top], f"best ({top.number})", ring)
+        _points(figure, [top], f"{found.first.removeprefix('the ')} ({top.number})", ring)
     names = [*found.names, ""]
     figure.update_xaxes(title=f"{names[0]}  →  better", gridcolor="#eceff1", zeroline=False)
     figure.update_yaxes(title=f"{names[1]}  →  better", gridcolor="#eceff1", zeroline=False)

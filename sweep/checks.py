@@ -100,7 +100,8 @@ def not_learned(trials: Sequence[FrozenTrial], names: Sequence[str]) -> str:
         return ""
     most = max(usable, key=lambda trial: trial.values[place])
     reached = style_reached(most.values[place], most.user_attrs.get("intervals", {}).get("style"))
-    return f"No usable LoRA has learned the style yet (the highest is {reached}, of trial {most.number:04d}): {MORE}."
+    what = f"the highest is {reached}, of trial {most.number:04d}"
+    return f"No usable LoRA has learned the style yet: {what}. {MORE.capitalize()}."
 
 
 def has_style(style: float, bounds: Sequence[float] | None) -> bool:
@@ -110,5 +111,5 @@ def has_style(style: float, bounds: Sequence[float] | None) -> bool:
 
 def style_reached(style: float, bounds: Sequence[float] | None) -> str:
     """style 0.004, and whether that may as well be nothing."""
-    unsure = ", its interval holds 0" if bounds is not None and bounds[0] <= 0 else ""
+    unsure = " (its interval holds 0)" if bounds is not None and bounds[0] <= 0 else ""
     return f"style {number(style, 3)}{unsure}"

@@ -19,6 +19,7 @@ from sweep.summary import scores
 from sweep.typed import python, typed
 
 BEST = Path("experiment") / "best.yaml"
+BEST_OF_ALL, NOT_BEST = "its best", "first of its search and not confirmed by its final"
 
 
 def write_experiment(
@@ -45,7 +46,7 @@ def write_experiment(
             plain[node].pop(name, None)
     head = [
         "# @package _global_",
-        f"# Trial {trial.number:04d} of the study {folder.name}, its best: {values}. Used by: {again(folder)}",
+        f"# Trial {trial.number:04d} of the study {folder.name}, {BEST_OF_ALL}: {values}. Used by: {again(folder)}",
         "defaults:",
         *(f"  - override /{group}: {name}" for group, name in groups.items()),
         "",
@@ -57,6 +58,22 @@ def write_experiment(
     draft.write_text(text, encoding="utf-8")
     draft.replace(file)
     return file
+
+
+def settle(folder: Path, winner: FrozenTrial | None, search: SearchSettings) -> None:
+    """Has the experiment say what a final found: its winner's recipe, or that the search's first was not confirmed."""
+    file = folder / BEST
+    if winner is None:
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace(f", {BEST_OF_ALL}: ", f", {NOT_BEST}: ", 1), encoding="utf-8")
+        return
+    notes = folder / f"{winner.number:04d}" / ".hydra"  # Hydra's own, of the winner's job
+    if (notes / "config.yaml").is_file() and (notes / "hydra.yaml").is_file():
+        choices = OmegaConf.select(OmegaConf.load(notes / "hydra.yaml"), "hydra.runtime.choices")
+        config = OmegaConf.load(notes / "config.yaml")
+        assert isinstance(config, DictConfig)
+        write_experiment(config, dict(choices), folder, winner, search)
 
 
 def again(folder: Path) -> str:

@@ -17,6 +17,7 @@ OPTIMIZERS = {  # ours -> kohya's, ai-toolkit's, SimpleTuner's
     "adamw8bit": ("AdamW8bit", "adamw8bit", "bnb-adamw8bit"),
     "prodigy": ("Prodigy", "prodigy", "prodigy"),
 }
+FOUND_BEST = "the recipe that stylesweep found best"
 CARRIED = {  # what the files below can say of a setting; anything else is noted in them
     "mix.random_side": (False,),
     "train.ema": (0, 0.0),
@@ -37,6 +38,7 @@ class Recipe:
     steps: int  # optimiser steps until the chosen checkpoint
     step_px: int  # of the buckets
     config: Mapping[str, Any]
+    standing: str  # what the study says of it
 
     @property
     def sandbox(self) -> bool:
@@ -100,7 +102,7 @@ def family_here(config: Mapping[str, Any]) -> Family:
         return Family.flux
 
 
-def recipe_of(outcome: Outcome, name: str) -> Recipe:
+def recipe_of(outcome: Outcome, name: str, standing: str = FOUND_BEST) -> Recipe:
     """The recipe of an outcome's chosen checkpoint."""
     config = outcome.config
     mix = config["mix"]
@@ -110,7 +112,7 @@ def recipe_of(outcome: Outcome, name: str) -> Recipe:
         for side, repeats in sorted(mix["repeats"].items(), key=lambda item: int(item[0]))
         if repeats
     ]
-    return Recipe(name, sides, outcome.best.step, _bucket_step(config), config)
+    return Recipe(name, sides, outcome.best.step, _bucket_step(config), config, standing)
 
 
 def _bucket_step(config: Mapping[str, Any]) -> int:

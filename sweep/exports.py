@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sweep.__main__ import settings
 from sweep.examples import with_captions
 from sweep.export_recipe import (
+    FOUND_BEST,
     KOHYA_TIMESTEPS,
     Recipe,
     ai_toolkit_layers,
@@ -55,9 +56,9 @@ class Export:
     how: str  # the command that uses it; empty where another file's does
 
 
-def exports(outcome: Outcome, name: str) -> list[Export]:
+def exports(outcome: Outcome, name: str, standing: str = FOUND_BEST) -> list[Export]:
     """The recipe in the words of every tool."""
-    recipe = recipe_of(outcome, name)
+    recipe = recipe_of(outcome, name, standing)
     return [
         Export(KOHYA, "kohya_dataset.toml", kohya_dataset(recipe), "sh kohya_train.sh"),
         Export(KOHYA, "kohya_train.sh", _kohya_script(recipe), ""),
@@ -79,12 +80,16 @@ def exports(outcome: Outcome, name: str) -> list[Export]:
     ]
 
 
-def write_exports(outcome: Outcome, name: str, out: Path) -> tuple[list[Export], str]:
-    """Writes the files, and the pictures with their captions; returns the exports and what could not be written."""
+def write_exports(outcome: Outcome, name: str, out: Path, standing: str = FOUND_BEST) -> tuple[list[Export], str]:
+    """Writes the files, and the pictures with their captions; returns the exports and what could not be written.
+
+    Args:
+        standing: what the study says of the recipe, which the files repeat.
+    """
     if family_here(outcome.config) != Family.flux:
         return [], "the files for other trainers are for FLUX.1, and this base is of another family"
     out.mkdir(parents=True, exist_ok=True)
-    made = exports(outcome, name)
+    made = exports(outcome, name, standing)
     for export in made:
         (out / export.file).write_text(export.text, encoding="utf-8")
     try:
@@ -327,7 +332,7 @@ def _unsaid(recipe: Recipe, layers: Sequence[str]) -> list[str]:
 
 
 def _notes(recipe: Recipe, layers: Sequence[str]) -> list[str]:
-    notes = [f"# {recipe.name}: the recipe that stylesweep found best; {PICTURES}/ holds pictures and captions"]
+    notes = [f"# {recipe.name}: {recipe.standing}; {PICTURES}/ holds pictures and captions"]
     notes += [f"# {SANDBOX_NOTE}"] * recipe.sandbox
     return notes + _unsaid(recipe, layers)
 

@@ -27,7 +27,9 @@ from rich.table import Table
 from metrics.statistics import Difference, bootstrap_interval, holm, paired_difference, statistic_of, training_ruler
 from sweep.__main__ import Place, settings, start
 from sweep.errors import InputError
+from sweep.experiment import settle
 from sweep.findings import OBJECTIVES, score_settings
+from sweep.numbers import TRAININGS_AT_LEAST, final_interval
 from sweep.outcome import Outcome, read_outcome, unrelated
 from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
@@ -179,6 +181,11 @@ def verdict(found: Sequence[Finalist]) -> str:
     return f"Trial {first.number:04d} is best: ahead of every other finalist after Holm's correction."
 
 
+def is_best(found: Sequence[Finalist], trial: FrozenTrial) -> bool:
+    """Whether a trial came first and kept every constraint."""
+    return trial.number == found[0].number and all(found[0].feasible)
+
+
 def run_finalists(config: Config, place: Place) -> None:
     """Trains what is missing, compares, prints, and writes finalists.json into the study's folder."""
     folder = study_folder(config.study)
@@ -195,8 +202,13 @@ def run_finalists(config: Config, place: Place) -> None:
         found = judge(trained, searched)
         write(found, folder)
     study.set_user_attr("finalists", [f.number for f in found])
+    settle(folder, next((trial for trial in chosen if is_best(found, trial)), None), config.search)
     out.print(table(found, {trial.number: trial for trial in chosen}))
     out.print(verdict(found))
+    if config.search.finalists.seeds < TRAININGS_AT_LEAST:
+        out.print(
+            f"An interval takes {TRAININGS_AT_LEAST} trainings of each: search.finalists.seeds={TRAININGS_AT_LEAST}."
+        )
     StepProgress().say(f"all values: {shown(folder / FOLDER / FILE)}")
     write_views(study, folder, StepProgress().say)
 
@@ -246,10 +258,11 @@ def table(found: Sequence[Finalist], trials: Mapping[int, FrozenTrial]) -> Table
     for name in ("trial", *OBJECTIVES, "searched", "usable", "to the first"):
         made.add_column(name, no_wrap=True)
     for f in found:
-        values = [f"{f.values[name]:.3f}\n{f.intervals[name][0]:.2f}…{f.intervals[name][1]:.2f}" for name in OBJECTIVES]
+        bounds = {name: final_interval(name, f.intervals[name], len(f.feasible)) for name in OBJECTIVES}
+        values = [f"{f.values[name]:.3f}\n{bounds[name].replace(' to ', '…')}" for name in OBJECTIVES]
         before = "\n".join(f"{f.searched[name]:.3f}" for name in OBJECTIVES)
         lost = "\n".join(f"{d.value:+.3f} p={d.p:.3f}" for d in f.behind.values())
-        kept = f"{sum(f.feasible)} of {len(f.feasible)}"
+        kept = "\n".join([f"{sum(f.feasible)} of {len(f.feasible)}", *f.broken])
         made.add_row(f"{f.number:04d}", *values, before, kept, f"{f.relation}\n{lost}".strip())
     return made
 

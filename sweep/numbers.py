@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+TRAININGS_AT_LEAST = 3  # of one recipe; fewer do not tell how far trainings differ
+MOST = {"composition": 1.0}  # where a scale ends, and an interval with it
+
 
 def plural(count: int, what: str) -> str:
     """1 trial, 2 trials."""
@@ -21,3 +24,10 @@ def number(value: float, digits: int = 2) -> str:
 def interval_in_words(bounds: Sequence[float]) -> str:
     """0.66 to 0.93."""
     return f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def final_interval(name: str, bounds: Sequence[float], trainings: int) -> str:
+    """The interval of a finalist's objective over its trainings, or that these are too few for one."""
+    if trainings < TRAININGS_AT_LEAST:
+        return "too few trainings"
+    return interval_in_words((bounds[0], min(bounds[1], MOST.get(name, bounds[1]))))

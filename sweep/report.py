@@ -35,9 +35,10 @@ from sweep.answers import (
 from sweep.charts import effects_range, front_figure
 from sweep.checks import MARKS, flagged
 from sweep.effects import Effect, factor_in_words
+from sweep.export_recipe import FOUND_BEST
 from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
-from sweep.numbers import interval_in_words, number, signed
+from sweep.numbers import final_interval, interval_in_words, number, signed
 from sweep.progress import StepProgress, duration, shown
 from sweep.report_pictures import Album, compared, highlights, references, sheets, side_by_side
 from sweep.rungs import MEASURED
@@ -110,7 +111,8 @@ def write_found(found: Findings) -> Path:
     top, folder = found.best, found.folder
     made: tuple[list[Export], str] = ([], "")
     if top is not None and top.outcome is not None and not found.unlearned:
-        made = write_exports(top.outcome, found.name, folder / FOLDER)
+        standing = "first of the search, which its final did not confirm" if found.doubt else FOUND_BEST
+        made = write_exports(top.outcome, found.name, folder / FOLDER, standing)
     write_table(found, folder / TABLE)
     told = _told(found, *made)
     (folder / TEXT).write_text(_render("report.md.j2", told, escape=False), encoding="utf-8")
@@ -157,12 +159,12 @@ def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict
         "exports": exports,
         "export_fault": export_fault,
         "unreadable": of_another_version(found),
-        "doubt_in_full": found.doubt.partition(":")[2].strip().capitalize(),
+        "doubt_in_full": _sentence(found.doubt.partition(":")[2]),
         "marked_pictures": [(e.number, "; ".join(said)) for e in found.of("scored") if (said := _flagged(e))][:LISTED],
         "signed": signed,
         "in_markdown": in_markdown,
         "number": number,
-        "interval": interval_in_words,
+        "interval_of": lambda row, name: final_interval(name, row.intervals[name], len(row.feasible)),
     }
 
 
@@ -192,6 +194,10 @@ def _drawn(found: Findings) -> dict[str, Any]:
         "chart": chart,
         "plotly": get_plotlyjs() if chart else "",
     }
+
+
+def _sentence(text: str) -> str:
+    return text.strip()[:1].upper() + text.strip()[1:]
 
 
 def _flagged(entry: Entry) -> list[str]:

@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sweep.checks import marks
 from sweep.findings import OBJECTIVES, Entry, Findings
+from sweep.numbers import number
 from sweep.outcome import unrelated
 from sweep.study import rectangle
 from trainer.examples import picture_suffixes
@@ -110,10 +111,11 @@ def compared(found: Findings) -> list[Entry]:
 
 
 def side_by_side(found: Findings, entries: list[Entry], album: Album) -> list[PromptRow]:
-    """Every prompt of the compared trials, at the same seeds."""
+    """Every prompt of the compared trials, at the same seeds; those with a marked picture first."""
     if not entries:
         return []
-    return [_row(found, entries, index, album) for index in range(len(_prompts(entries[0])))]
+    rows = [_row(found, entries, index, album) for index in range(len(_prompts(entries[0])))]
+    return sorted(rows, key=lambda row: not any(picture.mark for picture in row.pictures))
 
 
 def _row(found: Findings, entries: list[Entry], index: int, album: Album) -> PromptRow:
@@ -147,7 +149,7 @@ def _values(entry: Entry, index: int) -> str:
     values = entry.outcome.best.per_image
     if "style" not in values or "composition" not in values:
         return ""
-    return f"{values['style'][index]:.2f} · {values['composition'][index]:.2f}".replace("-", "−")
+    return f"{number(values['style'][index])} · {number(values['composition'][index])}"
 
 
 def sheets(found: Findings, shown: list[Entry], album: Album) -> list[tuple[Entry, Picture]]:

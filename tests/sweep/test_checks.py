@@ -58,8 +58,8 @@ def test_a_trial_without_an_outcome_says_by_how_much_it_broke_a_limit() -> None:
 @pytest.mark.parametrize(
     ("styles", "low", "said"),
     [
-        ([0.004, -0.001], 0.001, "(the highest is style 0.004, of trial 0000)"),
-        ([0.3], -0.1, "(the highest is style 0.300, its interval holds 0, of trial 0000)"),
+        ([0.004, -0.001], 0.001, ": the highest is style 0.004, of trial 0000."),
+        ([0.3], -0.1, ": the highest is style 0.300 (its interval holds 0), of trial 0000."),
         ([0.004, 0.3], 0.001, ""),
         ([], 0, ""),
     ],

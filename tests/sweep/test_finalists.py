@@ -1,14 +1,18 @@
 """The final: who takes part, what is trained again, and what may be called best."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from optuna.trial import create_trial
+from rich.console import Console
 
 from metrics.statistics import Difference
 from sweep.errors import InputError
 from sweep.finalists import candidates, corrected, held_out_prompts, judge, rerun, table, verdict, write
+from sweep.numbers import final_interval
 from sweep.outcome import Outcome
 from sweep.progress import console
 from sweep.settings import EvalSettings
@@ -43,7 +47,7 @@ def test_of_two_that_cannot_be_told_apart_none_is_called_best() -> None:
 
 def test_a_finalist_that_breaks_a_constraint_in_one_training_is_not_called_best() -> None:
     found = judge(*final(0.6, 0.4, leakage=0.1))
-    assert found[0].feasible == [False] * 3
+    assert found[0].feasible == [False] * 3 and found[0].broken == {"leakage": 3}
     assert "nothing is called best" in verdict(found)
 
 
@@ -106,6 +110,16 @@ def test_the_table_fits_and_everything_is_written(tmp_path: Path, capsys: pytest
     out.width = 80
     out.print(table(found, {trial.number: trial for trial in study.get_trials()}))
     printed = capsys.readouterr().out
-    assert "0001" in printed and "3 of 3" in printed
+    assert "0001" in printed and "3 of 3" in printed and "…" in printed
     assert max(len(line) for line in printed.splitlines()) <= 80
     assert '"relation": "behind"' in write(found, tmp_path).read_text()
+
+
+def test_two_trainings_are_too_few_for_an_interval_and_none_leaves_its_scale() -> None:
+    trained, searched = final(0.5, 0.8)
+    found = judge({number: outcomes[:2] for number, outcomes in trained.items()}, searched)
+    out = Console(width=80, record=True, file=io.StringIO())
+    trials = {number: create_trial(values=[0.5, 0.5]) for number in trained}
+    out.print(table(found, trials))
+    assert "too few" in out.export_text() and "…" not in out.export_text()
+    assert final_interval("composition", (0.77, 1.11), 3) == "0.77 to 1.00"

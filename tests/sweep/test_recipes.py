@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import create_trial
 
-from sweep.experiment import write_experiment
+from sweep.experiment import settle, write_experiment
 from sweep.recipes import MACHINE, Recipe, fixed_settings, flat, read_recipe
 from sweep.rules import Conditions
 from sweep.schema import register
@@ -66,6 +66,25 @@ def test_the_best_trials_experiment_gives_the_same_training_again(overrides: tup
     assert again.hydra.runtime.choices.captions == found.hydra.runtime.choices.captions
     assert not any(OmegaConf.select(OmegaConf.load(file), key) for key in MACHINE), "it is for any machine"
     assert "search:" not in file.read_text() and "style 0.500, composition 0.250" in file.read_text()
+
+
+def test_the_experiment_follows_the_final(tmp_path: Path) -> None:
+    for number, captions in enumerate(("none", "edited")):
+        notes = tmp_path / f"{number:04d}" / ".hydra"
+        notes.mkdir(parents=True)
+        found = composed(f"captions={captions}")
+        plain = {key: value for key, value in found.items() if key != "hydra"}
+        OmegaConf.save(OmegaConf.create(plain), notes / "config.yaml")
+        choices = {"hydra": {"runtime": {"choices": found.hydra.runtime.choices}}}
+        OmegaConf.save(OmegaConf.create(choices), notes / "hydra.yaml")
+    trials = [create_trial(values=[0.5, 0.25]), create_trial(values=[0.4, 0.3])]
+    trials[0].number, trials[1].number = 0, 1
+    file = write_experiment(found, found.hydra.runtime.choices, tmp_path, trials[0], SearchSettings())
+    settle(tmp_path, None, SearchSettings())
+    assert "Trial 0000" in file.read_text() and "not confirmed by its final" in file.read_text()
+    settle(tmp_path, trials[1], SearchSettings())
+    assert "Trial 0001" in file.read_text() and "its best: style 0.400" in file.read_text()
+    assert "override /captions: edited" in file.read_text()
 
 
 def test_an_earlier_best_is_a_first_trial_of_another_search(tmp_path: Path) -> None:

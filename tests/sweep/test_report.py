@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -114,8 +115,8 @@ def test_rungs_are_compared_with_the_end_and_shown_where_a_trial_was_stopped(stu
     stopped = {"stopped": "at 1/9 of the budget behind 5 of 6 other trials", "rungs": [rung]}
     study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs=stopped))
     text = page(study, folder)
-    assert '<td>style</td><td class="num">+1.00</td><td class="num">6</td>' in text
-    assert '<td>composition</td><td class="num">−1.00</td>' in text
+    style, composition = (text.partition(f'<td data-name="value">{name}</td>')[2] for name in ("style", "composition"))
+    assert ">+1.00</td>" in style[:80] and ">6</td>" in style[:130] and ">−1.00</td>" in composition[:80]
     assert "behind 5 of 6 other trials" in text and "at 1/9 of the budget style 0.45, composition 0.00" in text
 
 
@@ -204,3 +205,39 @@ def test_a_final_decides_what_is_best(study: optuna.Study, folder: Path) -> None
     assert "Trial 0000 is best." in text, "0001 had the larger values in the search"
     assert "2 recipes, 3 new trainings of each" in text and "3 of 3 trainings" in text
     assert "0.710 (0.60 to 0.80), 0.700 in the search" in (folder / TEXT).read_text(encoding="utf-8")
+
+
+def test_a_final_that_nobody_passed_is_one_story_on_page_text_and_exports(study: optuna.Study, folder: Path) -> None:
+    for level in (0.7, 0.4):
+        add_scored(study, folder, level)
+    row = {name: {"style": 0.7, "composition": 0.6} for name in ("values", "searched")}
+    row |= {"intervals": {"style": [0.6, 0.8], "composition": [0.5, 0.7]}, "relation": "first", "number": 0}
+    row |= {"feasible": [True, False, False], "broken": {"failures": 2}}
+    (folder / "finalists").mkdir()
+    said = "No finalist keeps every constraint: nothing is called best."
+    (folder / "finalists" / "finalists.json").write_text(json.dumps({"verdict": said, "finalists": [row]}))
+    for text in (page(study, folder), (folder / TEXT).read_text(encoding="utf-8")):
+        assert "it passes every check" not in text and "the best" not in text.split("## ")[0].split("<h2>")[0]
+        assert "None is recommended." in text and "trial 0000 (failures in 2 of 3)" in text
+    assert "its final did not confirm" in (folder / "export" / "ai_toolkit.yaml").read_text()
+
+
+def test_what_has_not_learned_the_style_is_neither_best_nor_exported(study: optuna.Study, folder: Path) -> None:
+    for level in (0.02, 0.01):
+        add_scored(study, folder, level)
+    text = page(study, folder)
+    assert "<h1>No usable LoRA has learned the style yet.</h1>" in text and "Train longer (train.budget)." in text
+    assert "There is none worth taking yet." in text
+    assert not (folder / "export").exists()
+
+
+def test_a_marked_picture_has_a_frame_and_a_word_and_stands_among_the_first(study: optuna.Study, folder: Path) -> None:
+    found = add_scored(study, folder, 0.7)
+    flags = [0.0] * 7 + [1.0]
+    best = replace(found.best, per_image=found.best.per_image | {"failed": flags})
+    replace(found, candidates=[best]).write(folder / "0000")
+    text = page(study, folder)
+    assert "a star, with the LoRA of trial 0000, marked: failed" in text and 'class="mark">failed</small>' in text
+    grid = text.partition("Pictures at the same prompts")[2]
+    assert grid.index("a star, with the LoRA") < grid.index("a girl, with the LoRA"), "not folded away below others"
+    assert "0000: failed: “a star”" in (folder / TEXT).read_text(encoding="utf-8")
