@@ -227,15 +227,15 @@ class _Trainee:
         losses: list[float] = []
         validation = None
         with self.lora.plugged_in(), activations_recomputed(self.job.base.transformer, self.job.settings):
-            while not losses or (self.step < steps and time.perf_counter() - start < seconds):
-                try:
+            try:
+                while not losses or (self.step < steps and time.perf_counter() - start < seconds):
                     losses.append(self._train_step(*next(self.schedule)))
-                except torch.OutOfMemoryError as error:
-                    raise TrainingError(self._too_large()) from error
-            if self.validate is not None:
-                self.lora.keep_ranks()
-                with self.lora.standing_in(self.average):
-                    validation = self.validate()
+                if self.validate is not None:
+                    self.lora.keep_ranks()
+                    with self.lora.standing_in(self.average):
+                        validation = self.validate()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(self._too_large()) from error
         took, loss = time.perf_counter() - start, sum(losses) / len(losses)
         draft = self.job.folder.draft()
         peak = peak_bytes(self.job.base.device)
@@ -267,7 +267,7 @@ class _Trainee:
 
     def _too_large(self) -> str:
         advice = out_of_memory_advice(self.job.base, self.job.settings, self.job.plan)
-        return f"out of memory at step {self.step + 1}: {advice}; {self._kept()}"
+        return f"out of memory after step {self.step}: {advice}; {self._kept()}"
 
     def _train_step(self, epoch: int, batches: list[Batch]) -> float:
         """One optimiser step over one or more batches, as if they were one large batch."""

@@ -86,11 +86,22 @@ def test_memory_that_runs_out_says_what_would_fit(
     monkeypatch.setattr("trainer.memory.device_gigabytes", lambda device: 900.0)
     training = run()
     next(training)
-    with pytest.raises(TrainingError, match=r"out of memory at step 3: .*lower `?mix\.batch_size.*step 2 is kept"):
+    with pytest.raises(TrainingError, match=r"out of memory after step 2: .*lower `?mix\.batch_size.*step 2 is kept"):
         next(training)
     monkeypatch.undo()
     assert weights_of() == before
     assert [checkpoint.step for checkpoint in run()] == [2, 4]
+
+
+def test_memory_that_runs_out_while_the_validation_loss_is_read_says_so_too(
+    run: Callable[..., Any], base: FluxBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _breaking(base, monkeypatch, 2, full)
+    with pytest.raises(TrainingError, match=r"out of memory after step 2: .*there is no earlier checkpoint"):
+        next(run(replace(SETTINGS, validation=1)))
 
 
 def test_a_sampler_that_runs_out_of_memory_says_what_to_lower(base: FluxBase, monkeypatch: pytest.MonkeyPatch) -> None:
