@@ -27,6 +27,7 @@ _TAG_WORDS = 3  # a list of parts no longer than this is a list of tags
 _TAGS_AT_LEAST = 2
 _SAYS = frozenset({"is", "are", "was", "were", "has", "have", "appears", "appear", "looks", "feels"})
 _GOES_ON = (GLUE | {"there", "to"}) - ARTICLES
+_NAMES_A_PICTURE = frozenset({"art", "artwork", "illustration", "image", "picture"})
 _IN_NO_TAG = ARTICLES | {"of", "is", "are"}
 
 
@@ -137,10 +138,9 @@ def _is_style(tag: str, classes: tuple[Strip, ...]) -> bool:
 
 def _layout(tag: str, *, drop_carrier: bool) -> bool:
     sentence = _words(tag)
-    scene = sentence[-1].endswith("scape")  # a tag for a place, though "a landscape of hills" is a picture's name
-    names = len(sentence) == 1 and listed(sentence[0], "carriers") and not any(marked(sentence, list(Strip)))
+    names = len(sentence) == 1 and sentence[0].lower() in _NAMES_A_PICTURE
     return (
-        (drop_carrier and names and not scene)
+        (drop_carrier and names)
         or bool(found(sentence, phrases("layout")))
         or all(listed(word, "places") for word in sentence)
     )

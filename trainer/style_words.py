@@ -5,7 +5,6 @@ hold ("in the style of Dürer", "by Claude Monet", "bold black lines"); and hang
 in", "mood"). No tagger or parser is used: those worth having bring weights that would have to be downloaded.
 """
 
-import operator
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -26,7 +25,6 @@ _AROUND = frozenset(
     | {"across", "against", "along", "beyond", "into", "onto", "over", "past", "toward", "towards"}
 )
 _IN_FRONT = frozenset({"front of", "top of", "next to"})
-_USED = frozenset({"like", "based", "ish"})
 _LONGEST_PHRASE = 6  # words
 _LONGEST_NAME = 4  # words of "a large square engraving of" that are not marked
 _WORD = re.compile(r"\d+(?:[.:]\d+)+(?!\w)|[\w'’&]+(?:-[\w'’]+)*|[^\w\s]")
@@ -133,15 +131,15 @@ def _of_classes(sentence: Sentence, classes: Iterable[str]) -> list[bool]:
 def _is_compound(word: str, name: str) -> bool:
     """Whether a word with hyphens is made of a class's word and how it is used: "ink-drawn", "collage-like"."""
     parts = [part for part in word.lower().split("-") if part]
-    used = [part in _USED or listed(part, "made") or listed(part, "companions") for part in parts]
     own = [listed(part, name) for part in parts]
-    return any(own) and all(map(operator.or_, own, used))
+    used = [part in ("like", "based") or listed(part, "made") or listed(part, "companions") for part in parts]
+    return any(own) and all(map(max, own, used))
 
 
 def _describes(text: str) -> bool:
     """Whether what stands before a comma is of a style: "in a soft, [loose style]", not "in a room, [retro style]"."""
     told = text.split()[1 : text.split().index(",")] if "," in text.split() else []
-    lists = (*Strip, "companions", "modifiers")
+    lists = ("companions", "modifiers", *Strip)
     return all(word.lower() in ARTICLES or any(listed(word, name) for name in lists) for word in told)
 
 
@@ -179,8 +177,7 @@ def _is_a_thing(sentence: Sentence, start: int, end: int, *, alone: bool) -> boo
         if before == "with" and after == "of" and begin > 1:  # "a plate with a painting of"
             return True
         return does(before) or before in _AROUND or " ".join(sentence[begin - 2 : begin]).lower() in _IN_FRONT
-    clause_end = sentence.index(",", end) if "," in sentence[end:] else len(sentence)
-    tail = sentence[end:clause_end]
+    tail = sentence[end : [*sentence, ","].index(",", end)]
     return (
         bool(tail) and (tail[0].lower() in _AROUND or acts(tail[0])) and not found(tail, phrases("shows") - {("of",)})
     )
@@ -367,6 +364,7 @@ def _mark_joints(clause: list[str], gone: list[bool]) -> None:
 def _mark_name(clause: list[str], gone: list[bool]) -> None:
     """Mark "a large engraving of" whole once "engraving" is marked; "a vintage drawing of" stays "a drawing of"."""
     nothing = begin = lead_in(clause)
+    _mark_name_before_with(clause, gone, begin)
     for start, end in found(clause, phrases("shows")):
         if gone[start]:
             continue
@@ -380,6 +378,15 @@ def _mark_name(clause: list[str], gone: list[bool]) -> None:
         if len(head) <= _LONGEST_NAME and not any(clause[n].lower() in JOINTS or acts(clause[n]) for n in head):
             first = 0 if begin == nothing else begin
             gone[first:end] = [True] * (end - first)
+
+
+def _mark_name_before_with(clause: list[str], gone: list[bool], begin: int) -> None:
+    """Mark "a concert [poster]" whole before "with a phoenix"."""
+    end = next((n for n in range(begin + 1, len(clause)) if clause[n].lower() == "with"), 0)
+    head = [clause[n] for n in range(begin, end) if not gone[n] and clause[n].lower() not in ARTICLES]
+    named = end and gone[end - 1] and listed(clause[end - 1], "carriers") and len(head) <= _LONGEST_NAME
+    if named and not any(word.lower() in JOINTS or acts(word) for word in head):
+        gone[:end] = [True] * end
 
 
 def _mark_tail(clause: list[str], gone: list[bool]) -> None:

@@ -29,6 +29,7 @@ NAMES_NOTHING = PLACED_BY | JOINTS | {"for"}
 SHOWS = frozenset({"showing", "depicting", "featuring", "portraying", "presenting", "illustrating"})
 _LONGEST_INTRODUCTION = 9  # words before "drawing of" that still belong to the picture's name
 _LONGEST_ASIDE = 3  # words of a clause before ", showing a heart" that says nothing of the subject
+_OF_PICTURES = ("carriers", "places", "shows")
 _DONE = frozenset({"surrounded", "dressed", "covered", "seated", "perched", "wrapped", "followed", "armed", "filled"})
 _AFTER_A_COMMA = frozenset({("of",), ("in", "which")} | {(word,) for word in SHOWS})
 _SAYS_OF_A_PICTURE = frozenset({"shows", "depicts", "portrays", "features", "illustrates"})
@@ -89,10 +90,12 @@ def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, 
     said = False
     for number, clause in enumerate(clauses):
         begin = _after_name(clause, 0 if number else lead_in(clause), drop_carrier)
-        if begin:
+        if 0 < begin < len(clause):
             return number, begin
     for number, clause in enumerate(clauses):
-        if all(says_nothing(word) or listed(word, "carriers") or listed(word, "places") for word in clause):
+        if all(says_nothing(word) or any(listed(word, name) for name in _OF_PICTURES) for word in clause):
+            continue
+        if _only_tells_how(clause, clauses[number + 1 :]):
             continue
         if len(clause) > 2 or clause[0].lower() in ARTICLES:
             if said and clause[0].lower() not in ARTICLES:
@@ -100,6 +103,12 @@ def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, 
             return number, 0
         said = True
     return 0, 0
+
+
+def _only_tells_how(clause: Sentence, later: list[Sentence]) -> bool:
+    """Whether a clause is before the subject and about the picture: "Rendered in voxels, [a ship]"."""
+    how = listed(clause[0], "made") or clause[0].lower() in JOINTS - {"and", "or"}
+    return how and any(other[0].lower() in DETERMINERS for other in later)
 
 
 def _after_name(clause: Sentence, begin: int, drop_carrier: bool) -> int:

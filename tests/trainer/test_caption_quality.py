@@ -14,7 +14,7 @@ from trainer.rewriting import keep_subject, strip_words
 from trainer.settings import Strip
 
 ALL = list(Strip)
-SETS = {"tuning": 40, "held_out": 60, "fresh": 30, "second_fresh": 30} | {f"unseen_{name}": 40 for name in "abcdefg"}
+SETS = {"tuning": 40, "held_out": 60, "fresh": 30, "second_fresh": 30} | {f"unseen_{name}": 40 for name in "abcdefgh"}
 SANDBOX = Path(__file__).parents[2] / "sandbox" / "data"
 SMALL_WORDS = frozenset(
     {"a", "an", "the", "of", "on", "in", "at", "by", "to", "from", "with", "and", "is", "her", "its", "his"}
