@@ -13,11 +13,9 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from sweep.rules import Conditions
-from sweep.space import Space, as_choice, as_override, contains, describe_one
+from sweep.space import NOT_TRAINED, Space, as_choice, as_override, contains, describe_one
 
-# Where a study lives and how it searches does not make a trial another trial.
-NOT_TRAINED = ("hydra", "search", "study", "track")
-# Where it is computed does not either.
+# Where a trial is computed does not make it another trial.
 MACHINE = ("base.device", "base.threads", "base.offload", "score.device", "score.batch_size", "sample.batch_size")
 
 

@@ -10,6 +10,7 @@ A choice that is not a number, a truth value or null is kept as the text Hydra w
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from optuna.trial import Trial
 from sweep.errors import InputError
 
 Space = dict[str, BaseDistribution]
+# Where a study lives and how it searches does not make a trial another trial.
+NOT_TRAINED = ("hydra", "search", "study", "track")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ def read_arguments(
     sweeps = [override for override in given if override.is_sweep_override()]
     plain = bool(sweeps) and all(_is_list(override) for override in sweeps)
     taken = {override.get_key_element().lstrip("+~") for override in given}
+    for override in (*sweeps, *configured):
+        _refuse_no_training(override.get_key_element().lstrip("+~"))
     searched = [] if plain else [o for o in configured if o.get_key_element().lstrip("+~") not in taken]
     space = {override.get_key_element(): distribution(override) for override in searched}
     left_out = _leave_out(space, lacks)
@@ -77,6 +82,13 @@ def read_arguments(
             " for example captions=choice(none,edited), or leave out -m to train this one configuration"
         )
     return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space, plain, left_out)
+
+
+def _refuse_no_training(key: str) -> None:
+    if re.split(r"[./]", key)[0] in NOT_TRAINED:
+        raise InputError(
+            f"`{key}` cannot be searched: it says how a study is run, not what is trained. Give it one value"
+        )
 
 
 def _leave_out(space: Space, lacks: Callable[[str, str], str]) -> tuple[str, ...]:

@@ -1,10 +1,14 @@
 """Commands and paths as a person types them, and messages as a terminal shows them."""
 
+import re
 import shlex
 import shutil
 import sys
 import textwrap
 from pathlib import Path
+
+IN_ADDRESS = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
+IN_QUERY = re.compile(r"([?&]passw(?:or)?d=)[^&\s'\"]+")
 
 
 def python(executable: str = sys.executable) -> str:
@@ -37,6 +41,7 @@ def folded(text: str, indent: str = "") -> str:
 
 
 def complain(fault: object) -> None:
-    """Prints what a person has to put right."""
-    glued = folded(f"error:\N{NO-BREAK SPACE}{fault}")  # a long path must not leave "error:" alone on its line
+    """Prints what a person has to put right; a command line that is quoted in it may hold a password."""
+    told = IN_QUERY.sub(r"\1…", IN_ADDRESS.sub(r"\1…@", str(fault)))
+    glued = folded(f"error:\N{NO-BREAK SPACE}{told}")  # a long path must not leave "error:" alone on its line
     print(glued.replace("\N{NO-BREAK SPACE}", " ", 1), file=sys.stderr)

@@ -39,6 +39,12 @@ def test_what_cannot_be_searched_is_refused_by_name(text: str) -> None:
         read(text)
 
 
+@pytest.mark.parametrize("key", ["study.storage", "search.seed", "track.wandb", "hydra/launcher", "hydra.job.num"])
+def test_how_a_study_is_run_is_not_searched(key: str) -> None:
+    with pytest.raises(InputError, match=f"`{key}` cannot be searched"):
+        read_arguments([f"{key}=a://me:s3cret,b"], {}, None)
+
+
 def test_the_command_line_replaces_extends_and_fixes_the_configured_space() -> None:
     given = read_arguments(
         ["a=range(0,3)", "b=7", "d=interval(0,1)"], {"a": "range(0,9)", "b": "range(0,9)", "c": "choice(x,y)"}, None
