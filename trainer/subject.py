@@ -106,9 +106,13 @@ def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, 
 
 
 def _only_tells_how(clause: Sentence, later: list[Sentence]) -> bool:
-    """Whether a clause is before the subject and about the picture: "Rendered in voxels, [a ship]"."""
+    """Whether a clause is before the subject and about the picture: "Rendered in voxels", "Neo-Tokyo haze", "TOK1"."""
     how = listed(clause[0], "made") or clause[0].lower() in JOINTS - {"and", "or"}
-    return how and any(other[0].lower() in DETERMINERS for other in later)
+    if how:
+        return any(other[0].lower() in DETERMINERS for other in later)
+    a_word = len(clause) == 1 and clause[0].isalpha() and clause[0][1:].islower()  # "fox, a red scarf round its neck"
+    bare = len(clause) <= _LONGEST_ASIDE and clause[0].lower() not in DETERMINERS and not a_word
+    return bare and any(other[0].lower() in ARTICLES and len(other) > _LONGEST_ASIDE for other in later)
 
 
 def _after_name(clause: Sentence, begin: int, drop_carrier: bool) -> int:
