@@ -106,12 +106,11 @@ def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, 
 
 
 def _only_tells_how(clause: Sentence, later: list[Sentence]) -> bool:
-    """Whether a clause is before the subject and about the picture: "Rendered in voxels", "Neo-Tokyo haze", "TOK1"."""
+    """Whether a clause is before the subject and about the picture: "Rendered in voxels", "Neo-Tokyo haze"."""
     how = listed(clause[0], "made") or clause[0].lower() in JOINTS - {"and", "or"}
     if how:
         return any(other[0].lower() in DETERMINERS for other in later)
-    a_word = len(clause) == 1 and clause[0].isalpha() and clause[0][1:].islower()  # "fox, a red scarf round its neck"
-    bare = len(clause) <= _LONGEST_ASIDE and clause[0].lower() not in DETERMINERS and not a_word
+    bare = len(clause) <= _LONGEST_ASIDE and clause[0].lower() not in DETERMINERS
     return bare and any(other[0].lower() in ARTICLES and len(other) > _LONGEST_ASIDE for other in later)
 
 
