@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from sweep.errors import Faults
 from sweep.manual import nearest
@@ -75,6 +75,9 @@ def message(fault: BaseException) -> str:
     unknown = re.search(r"Could not override '([^']+)'", str(fault))
     if unknown is not None:
         lines.append(nearest(unknown[1]))
+    by_side = re.search(r"merging override (mix\.\w+)=", str(fault))
+    if by_side is not None and isinstance(fault.__cause__, KeyValidationError):
+        lines.append(f"Sides are set one by one: {by_side[1]}.512=1, with a + in front for a side that is not there yet")
     noise: tuple[str, ...] = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
     if "not in struct" not in str(fault.__cause__):  # only there would the + that Hydra proposes be taken
         noise += ("To append to your",)

@@ -103,6 +103,7 @@ def test_ones_own_folder_has_to_be_given(either: Run) -> None:
         ("mix=nix", ("mix/nix", "512x5")),
         ("mix.repeats.333=1", ("mix.repeats.333",)),
         ("mix.repeats.512=0", ("mix.repeats",)),
+        ("mix.batch_sizes={256:4}", ("mix.batch_sizes.512=1, with a + in front",)),
         ("train.lora.rnak=8", ("rnak",)),
         ("train.lora.rank=0", ("rank", "at least 1", "0")),
         ("train.lora.rank=many", ("rank", "many")),
