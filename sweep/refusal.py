@@ -77,7 +77,7 @@ def message(fault: BaseException) -> str:
         lines.append(nearest(unknown[1]))
     by_side = re.search(r"merging override (mix\.\w+)=", str(fault))
     if by_side is not None and isinstance(fault.__cause__, KeyValidationError):
-        lines.append(f"Sides are set one by one: {by_side[1]}.512=1, with a + in front for a side that is not there yet")
+        lines.append(f"Sides are set one by one: {by_side[1]}.512=1, with a + in front where it is not there yet")
     noise: tuple[str, ...] = ("full_key:", "reference_type=", "object_type=", "Config search path", "provider=")
     if "not in struct" not in str(fault.__cause__):  # only there would the + that Hydra proposes be taken
         noise += ("To append to your",)
