@@ -11,6 +11,7 @@ from sweep.effects import Effect, factor_in_words
 from sweep.findings import OBJECTIVES, Entry, Findings
 from sweep.numbers import interval_in_words, number, plural, signed
 from sweep.outcome import unrelated
+from sweep.study import is_alive
 from sweep.summary import counts_in_words, nearest, study_in_words
 from sweep.typed import python, typed
 
@@ -81,7 +82,7 @@ def headline(found: Findings) -> str:
 
 def state(found: Findings) -> str:
     """How far the study is and what became of its trials, in a line."""
-    counts = counts_in_words(found.study.get_trials(deepcopy=False))
+    counts = counts_in_words(found.study.get_trials(deepcopy=False), alive=is_alive(found.folder))
     return f"{plural(len(found.entries), 'trial')}: {counts}" if found.entries else "no trial has run yet"
 
 

@@ -113,3 +113,20 @@ def style_reached(style: float, bounds: Sequence[float] | None) -> str:
     """style 0.004, and whether that may as well be nothing."""
     unsure = " (its interval holds 0)" if bounds is not None and bounds[0] <= 0 else ""
     return f"style {number(style, 3)}{unsure}"
+
+
+def asked_in_words(asked: Mapping[str, Sequence[str]]) -> list[str]:
+    """A warning that some prompts cannot show whether a training subject leaks, as they ask for it; or none.
+
+    Args:
+        asked: prompt -> training subjects it asks for.
+    """
+    listed = [f"“{text}” ({', '.join(nouns)})" for text, nouns in asked.items()]
+    if not listed:
+        return []
+    more = f"; and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    prompts = "a prompt asks" if len(listed) == 1 else f"{len(listed)} prompts ask"
+    return [
+        f"{prompts} for what the training pictures show, where it cannot count as a leak: {'; '.join(listed[:NAMED])}"
+        f"{more}. Leaks are looked for in the others; put prompts about something else into eval.prompts to use all"
+    ]

@@ -16,6 +16,7 @@ from sweep.checks import MORE, flagged, has_style, measured, not_learned, style_
 from sweep.outcome import Outcome
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
+from sweep.space import Arguments, ranges
 from sweep.study import FINISHED, best, hypervolume, rectangle, why_not
 from sweep.summary import print_summary, scores, verdict
 from sweep.typed import folded
@@ -45,13 +46,16 @@ class SweepProgress:
         self.slots = slots  # trials that this command runs at once
         self.console = console()
 
-    def start(self, study: optuna.Study, misfits: Sequence[Recipe]) -> None:
-        """What is about to happen, and which recipes cannot be part of it."""
+    def start(self, study: optuna.Study, given: Arguments, misfits: Sequence[Recipe]) -> None:
+        """What is about to happen, and which choices and recipes cannot be part of it."""
         trials = study.get_trials(deepcopy=False)
         done = sum(trial.state in FINISHED for trial in trials)
         left = max(0, self.search.n_trials - done)
         self.console.print(f"study {study.study_name}: {self.search.n_trials} trials, {done} done, {left} to run")
         self.console.print(f"  in {shown(self.folder)}", soft_wrap=True)
+        self.console.print(f"  searching {ranges(given.space)}", soft_wrap=True)
+        for choice in given.left_out:
+            self.console.print(f"  without {choice}", soft_wrap=True)
         queued = [t.user_attrs["recipe"] for t in trials if t.state == TrialState.WAITING and "recipe" in t.user_attrs]
         if queued:
             self.console.print(f"  known recipes first: {', '.join(queued)}")
@@ -174,6 +178,6 @@ def print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:
         steps.say(f"{'marked':<12} {line}")
     if not has_style(best.style, best.intervals.get("style")):
         reached = style_reached(best.style, best.intervals.get("style"))
-        steps.say(f"{'':<12} The style is not learned yet ({reached}): {MORE}.")
+        steps.say(f"{'':<12} The style is not learned yet, {reached}: {MORE}.")
     steps.say("seconds      " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in outcome.timings.items()))
     steps.say(f"LoRA         {folder / best.lora}\npictures     {folder / outcome.sheet}")

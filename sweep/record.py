@@ -6,7 +6,7 @@ process was killed between two of these is run again.
 
 import json
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +23,7 @@ from sweep.study import live_trial, load_study, study_folder
 
 ARTIFACTS = "artifacts"
 PLAN = "plan.txt"
+WARNINGS = "warnings.txt"  # of a study, each once
 
 
 def artifact_store(folder: Path) -> FileSystemArtifactStore:
@@ -46,8 +47,6 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
         if constraint not in known:
             trial.set_constraint(constraint, value)
     attributes = {
-        "captions": outcome.captions,
-        "mix": outcome.mix,
         "lora": f"{folder.name}/{best.lora}",
         "strength": best.strength,
         "step": best.step,
@@ -68,8 +67,32 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
             study._storage.set_trial_system_attr(trial._trial_id, f"artifacts:{name}", meta)
 
 
+def begin(config: Config, number: int) -> None:
+    """Notes on the trial what it trains on, so that one which ends early or badly says so as well."""
+    trial = live_trial(load_study(study_folder(config.study)), number)
+    trial.set_user_attr("captions", config.captions.strategy.value)
+    trial.set_user_attr("mix", mix_text(config.mix))
+
+
+def warn(warnings: Sequence[str], say: Callable[[str], None], folder: Path, number: int | None) -> None:
+    """Says warnings; of a study's trials each of them once, and keeps them in its folder, to be read in one place.
+
+    Args:
+        folder: of the trial.
+        number: of the trial; None outside of a study, where all are said.
+    """
+    file = folder.parent / WARNINGS
+    said = file.read_text(encoding="utf-8").splitlines() if number is not None and file.is_file() else []
+    new = {" ".join(warning.split()): warning for warning in warnings if " ".join(warning.split()) not in said}
+    for warning in new.values():
+        say(f"warning: {warning}")
+    if new and number is not None:
+        with file.open("a", encoding="utf-8") as kept:
+            kept.writelines(f"{line}\n" for line in new)
+
+
 def at_rung(config: Config, number: int, part: int, score: Callable[[], Rung | None]) -> None:
-    """Notes a rung on the trial, scored unless an earlier run has done so, and what the trial is, as it may end here.
+    """Notes a rung on the trial, scored unless an earlier run has done so.
 
     Raises:
         Stopped: if it should.
@@ -77,9 +100,6 @@ def at_rung(config: Config, number: int, part: int, score: Callable[[], Rung | N
     study = load_study(study_folder(config.study))
     rung = rungs_of(study.get_trials(deepcopy=False)[number]).get(part) or score()
     if rung is not None:
-        trial = live_trial(study, number)
-        trial.set_user_attr("captions", config.captions.strategy.value)
-        trial.set_user_attr("mix", mix_text(config.mix))
         reach(study, number, rung, config.search.stopping)
 
 

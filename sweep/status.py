@@ -13,11 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from sweep.checks import not_learned
-from sweep.database import address_of
 from sweep.errors import InputError
 from sweep.naming import add_study, find_study
 from sweep.progress import console, duration, shown
-from sweep.study import FINISHED, best, is_held, load_study
+from sweep.study import ASKED, FINISHED, best, is_alive, load_study
 from sweep.summary import counts_in_words, label, nearest, print_trials, scores
 from sweep.typed import complain, folded
 
@@ -31,15 +30,18 @@ def print_status(folder: Path, out: Console) -> None:
     trials = study.get_trials(deepcopy=False)
     names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
     done = [trial for trial in trials if trial.state in FINISHED]
-    out.print(f"study {study.study_name}: {counts_in_words(trials) or 'empty'}")
+    alive, asked = is_alive(folder), study.user_attrs.get(ASKED)
+    said = [counts_in_words(trials, alive=alive), f"{len(done)} of {asked} done" if asked else ""]
+    out.print(f"study {study.study_name}: {'; '.join(filter(None, said)) or 'empty'}")
     out.print(f"  in {shown(folder)}")
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     for trial in running:
-        out.print(f"  running {trial.number:04d}{_since(trial)}: {label(trial)}")
+        since = f"running {trial.number:04d}{_since(trial)}" if alive else f"interrupted {trial.number:04d}"
+        out.print(f"  {since}: {label(trial)}")
         last = _last_line(folder / f"{trial.number:04d}" / LOG)
         if last:
             out.print(folded(last, "    "), soft_wrap=True)
-    if running and not address_of(folder) and not is_held(folder):
+    if running and not alive:
         out.print("  no process on this machine runs it: the sweep's command goes on with it")
     seconds = [trial.user_attrs["seconds"] for trial in done if "seconds" in trial.user_attrs]
     if seconds:

@@ -17,7 +17,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweep.database import DATABASE, has_study, readable, storage
+from sweep.database import DATABASE, address_of, has_study, readable, storage
 from sweep.errors import InputError, StudyBusy, StudyMismatch
 from sweep.settings import SearchSettings, StudySettings
 from sweep.space import Space, describe, from_json, to_json
@@ -25,6 +25,7 @@ from sweep.typed import python
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 LOCK = ".lock"
+ASKED = "n_trials"  # key of a study: how many trials it was last asked for
 FORMAT = 3  # of what a study remembers about itself and of what its scores mean
 
 
@@ -140,6 +141,11 @@ def study_lock(folder: Path) -> AbstractContextManager[None]:
         StudyBusy: if another process holds it.
     """
     return folder_lock(folder, f"the study {folder.name}", "wait for it, end it, or give this one another study.name")
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether somebody may be running the study's trials: on a server anybody, else a process of this machine."""
+    return bool(address_of(folder)) or is_held(folder)
 
 
 def is_held(folder: Path) -> bool:

@@ -39,7 +39,9 @@ def settings_in_words(trial: FrozenTrial) -> tuple[str, str]:
     """Captions and mix as the trial noted them, or as its parameters say."""
     params = {key: str(value) for key, value in trial.params.items()}
     captions = str(trial.user_attrs.get("captions", params.get("captions", "")))
-    return captions, str(trial.user_attrs.get("mix", params.get("mix", "")))
+    repeats = {int(k.removeprefix(REPEATS)): v for k, v in trial.params.items() if k.startswith(REPEATS)}
+    sides = "+".join(f"{side}x{repeats[side]}" for side in sorted(repeats) if repeats[side])
+    return captions, str(trial.user_attrs.get("mix", sides or params.get("mix", "")))
 
 
 def other_settings(trial: FrozenTrial) -> list[str]:
@@ -55,8 +57,12 @@ def label(trial: FrozenTrial) -> str:
     return ", ".join(filter(None, [" ".join(filter(None, settings_in_words(trial))), *other_settings(trial)])) or NONE
 
 
-def counts_in_words(trials: Sequence[FrozenTrial]) -> str:
-    """What became of them: 3 usable, 9 ruled out, 1 failed."""
+def counts_in_words(trials: Sequence[FrozenTrial], *, alive: bool = True) -> str:
+    """What became of them: 3 usable, 9 ruled out, 1 failed.
+
+    Args:
+        alive: whether somebody runs the study; if nobody does, what has begun was interrupted.
+    """
     states = [trial.state for trial in trials]
     usable = sum(map(is_feasible, trials))
     counts = {
@@ -64,7 +70,7 @@ def counts_in_words(trials: Sequence[FrozenTrial]) -> str:
         "ruled out": states.count(TrialState.COMPLETE) - usable,
         "stopped early": states.count(TrialState.PRUNED),
         "failed": states.count(TrialState.FAIL),
-        "running": states.count(TrialState.RUNNING),
+        "running" if alive else "interrupted": states.count(TrialState.RUNNING),
         "waiting": states.count(TrialState.WAITING),
     }
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)

@@ -41,7 +41,7 @@ from sweep.settings import Sampler, SearchSettings, Stopping, StudySettings
 from sweep.sharing import hold_of, wait_elsewhere
 from sweep.slots import run_slots
 from sweep.space import Arguments, Space, as_override, read_arguments
-from sweep.study import FINISHED, best, front, live_trial, load_study, open_study, stands_still, study_folder
+from sweep.study import ASKED, FINISHED, best, front, live_trial, load_study, open_study, stands_still, study_folder
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
 BREAKS = 10  # of a server in the middle of a statement, after which a run of the study gives up
@@ -100,6 +100,7 @@ class Driver:
                 fixed = self._fixed(configs, given.space)
                 study = open_study(self.folder, self.search, given.space, fixed, self.study.heartbeat_seconds)
                 self._enqueue(study, recipes)
+                study.set_user_attr(ASKED, self.search.n_trials)
             self.progress.start(study, given, [recipe for recipe in recipes if recipe.misfit])
             if self.study.slots > 1 or self.search.trial_seconds is not None:  # a slot can be ended with its trial
                 run_slots(self.study.slots, self.progress.say_plainly, lambda: len(_finished(study)))

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.checks import marks
+from sweep.checks import asked_in_words, marks
 from sweep.clock import Clock
 from sweep.contact_sheet import contact_sheet, save_once, save_pictures, save_sheet
 from sweep.contents import content_id, judge_files, sheet_content
@@ -33,7 +33,7 @@ from sweep.outcome import (
 )
 from sweep.plan_tree import memory_choices, plan_warnings
 from sweep.progress import StepProgress, print_outcome
-from sweep.record import at_rung, record
+from sweep.record import at_rung, begin, record, warn
 from sweep.rungs import Rung, few_of, rung_steps
 from sweep.schema import Config
 from sweep.settings import Checkpoints, Stopping
@@ -101,6 +101,8 @@ def run_trial(
     folder = folder or study_folder(config.study) / "single"
     folder.mkdir(parents=True, exist_ok=True)
     clock, steps = Clock(), StepProgress()
+    if number is not None:
+        begin(config, number)
     if is_cold():
         steps.say(f"loading the base ({memory_choices(config)}) and the judges, once for all trials of this process")
     with clock.time("start_up"):
@@ -109,7 +111,7 @@ def run_trial(
     outcome = read_outcome(folder)
     if outcome is None or outcome.identity != identity or outcome.number != number:
         bench = prepare(config, base, clock)
-        _warn_of_asked(bench, config, steps)
+        warn(asked_in_words(bench.judge.asked_among(config.eval.prompts)), steps.say, folder, number)
         with tracked(config, folder, number, identity, steps.say) as watched:
             run = Run(config, bench, folder, folder / "training" / identity[:8], clock, steps, watched, number)
             outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
@@ -124,12 +126,6 @@ def run_trial(
     if number is None:
         print_outcome(outcome, folder, steps)
     return outcome
-
-
-def _warn_of_asked(bench: Bench, config: Config, steps: StepProgress) -> None:
-    if asked := bench.judge.asked_among(config.eval.prompts):
-        listed = "; ".join(f"{text} ({', '.join(nouns)})" for text, nouns in asked.items())
-        steps.say(f"warning: unrelated prompts that ask for training subjects show no leak of them: {listed}")
 
 
 def identify(config: Config, base_id: str) -> str:
@@ -224,8 +220,7 @@ def _plan(run: Run) -> Plan:
     plan = _made_plan(run)
     run.steps.say(captions_line(run.config, run.bench.examples))
     (run.folder / "plan.txt").write_text(f"{plan}\n", encoding="utf-8")
-    for warning in plan_warnings(run.config, run.bench.examples, plan):
-        run.steps.say(f"warning: {warning}")
+    warn(plan_warnings(run.config, run.bench.examples, plan), run.steps.say, run.folder, run.number)
     return plan
 
 
@@ -390,7 +385,7 @@ def score_lora(config: Config, lora: Path) -> tuple[Outcome, Path]:
     if peft_adapter(lora) is None:
         read_lora(lora)  # a damaged file is told of before anything is drawn
     bench = prepare(config, base, clock)
-    _warn_of_asked(bench, config, steps)
+    warn(asked_in_words(bench.judge.asked_among(config.eval.prompts)), steps.say, Path(), None)
     identity = blake2b(f"{identify(config, base.id)} {content_id(lora)}".encode(), digest_size=16).hexdigest()
     folder = Path(config.study.folder).absolute() / "scored" / f"{lora.stem}-{identity[:8]}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sweep.checks import broken_in_words, flagged, marks, measured, not_learned
+from sweep.checks import asked_in_words, broken_in_words, flagged, marks, measured, not_learned
 from sweep.contact_sheet import RED, contact_sheet, plain_sheet, save_sheet
 from sweep.outcome import Outcome
+from sweep.record import WARNINGS, warn
 from tests.sweep import made
 
 
@@ -89,3 +90,14 @@ def test_a_marked_picture_has_a_red_frame_that_a_blind_judge_does_not_see(tmp_pa
     assert [bool((np.array(sheet) == red).all(-1).any()) for sheet in sheets] == [True, False]
     blind, plain = (np.array(plain_sheet(tmp_path / f"{name}.png")) for name in ("marked", "plain"))
     assert (blind == plain).all(), "the pictures are whole, the frame and the word are gone"
+
+
+def test_a_study_says_a_warning_once_and_a_single_run_always(tmp_path: Path) -> None:
+    asked = asked_in_words({"a girl with a heart": ["heart"]} | {f"skull {i}": ["skull"] for i in range(5)})
+    assert asked_in_words({}) == [] and "6 prompts ask for" in asked[0] and "; and 2 more." in asked[0]
+    said: list[str] = []
+    for number in (0, 1, None):
+        warn([*asked, f"of {number}"], said.append, tmp_path / f"{number}", number)
+    of_trials = [f"warning: {asked[0]}", "warning: of 0", "warning: of 1"]
+    assert said == [*of_trials, f"warning: {asked[0]}", "warning: of None"]
+    assert (tmp_path / WARNINGS).read_text().splitlines() == [line.removeprefix("warning: ") for line in of_trials]

@@ -15,6 +15,7 @@ from sweep.answers import CAPTIONS
 from sweep.findings import find
 from sweep.report import TABLE, TEXT, TYPED_TABLE, write_report
 from sweep.report_pictures import Album, sheets
+from sweep.study import LOCK, study_lock
 from tests.sweep.made import add_failed, add_scored, age, new_study
 from trainer.settings import Strategy
 
@@ -41,8 +42,11 @@ def test_a_study_without_a_trial_gives_a_page_that_says_so(study: optuna.Study, 
 
 def test_a_study_whose_trials_all_run_says_so(study: optuna.Study, folder: Path) -> None:
     study.ask()
-    text = page(study, folder)
+    with study_lock(folder):
+        text = page(study, folder)
     assert "No trial has finished yet" in text and "1 trial: 1 running" in text
+    (folder / LOCK).unlink()  # else this process counts as its holder still
+    assert "1 trial: 1 interrupted" in page(study, folder)
     assert "No trial has finished yet" in (folder / TEXT).read_text(encoding="utf-8")
 
 

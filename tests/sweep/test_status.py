@@ -3,10 +3,13 @@
 import io
 from pathlib import Path
 
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
 from rich.console import Console
 
 from sweep.status import print_status
-from sweep.study import load_study, study_lock
+from sweep.study import ASKED, load_study, study_lock
+from sweep.summary import label
 from tests.sweep.made import CAPTIONS, add_failed, add_scored, new_study
 
 
@@ -28,11 +31,20 @@ def test_a_study_that_runs_shows_what_runs_and_what_is_best(tmp_path: Path) -> N
     log = "[2026-11-23 14:02:56,583][stylesweep][INFO] train 24/600  pictures seen\n"
     (folder / f"{trial.number:04d}" / "trial.log").write_text(log, encoding="utf-8")
     text = status(folder)
-    assert "1 usable, 1 failed, 1 running" in text
+    assert "1 usable, 1 failed, 1 interrupted\n" in text
     assert "best so far: 0001 (style 0.7" in text
-    assert f"running {trial.number:04d} since" in text and "    train 24/600  pictures seen\n" in text
-    assert "no process on this machine runs it" in text and "1 running" in text
+    assert f"interrupted {trial.number:04d}: " in text and "    train 24/600  pictures seen\n" in text
+    assert "no process on this machine runs it" in text
+    study.set_user_attr(ASKED, 4)
     with study_lock(folder):
-        assert "no process" not in status(folder)
+        text = status(folder)
+        assert "no process" not in text and f"running {trial.number:04d} since" in text
+        assert "1 usable, 1 failed, 1 running; 2 of 4 done" in text
     assert max(map(len, text.splitlines())) <= 80
     assert len(load_study(folder).get_trials()) == 3, "nothing was changed"
+
+
+def test_a_mix_that_was_only_asked_for_yet_is_written_as_one_that_was_trained() -> None:
+    params = {"captions": "edited", "mix.repeats.768": 2, "mix.repeats.256": 0, "mix.repeats.512": 4}
+    distributions = {key: CAPTIONS if key == "captions" else IntDistribution(0, 4) for key in params}
+    assert label(create_trial(values=[0.5], params=params, distributions=distributions)) == "edited 512x4+768x2"

@@ -12,6 +12,7 @@ from rich.console import Console
 from sweep.progress import SweepProgress
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
+from sweep.space import Arguments
 from sweep.summary import REASONS, print_summary
 from tests.sweep.made import add_failed, add_scored, new_study
 
@@ -83,7 +84,8 @@ def test_recipes_that_are_left_out_share_a_line_with_their_reason(tmp_path: Path
     progress.console = out
     other = "not this study's data.path, data.references"
     misfits = [Recipe("anatomica_v1", misfit="not this study's data.limit")]
-    progress.start(new_study(tmp_path / "made"), [*misfits, *(Recipe(f"chalk_v{i}", misfit=other) for i in (1, 2))])
+    misfits += [Recipe(f"chalk_v{i}", misfit=other) for i in (1, 2)]
+    progress.start(new_study(tmp_path / "made"), Arguments([], {}), misfits)
     assert lines(out)[-2:] == [
         "  left out anatomica_v1: not this study's data.limit",
         f"  left out chalk_v1, chalk_v2: {other}",
