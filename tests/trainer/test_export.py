@@ -11,11 +11,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer.base import Family
 from trainer.export import LoraError, main, read_lora, to_kohya, to_peft
 from trainer.flux import FluxBase
 from trainer.lora import Lora, write_peft
 from trainer.sample import sample
 from trainer.settings import FileDtype, LoraSettings, Prompt, SampleSettings, Targets
+from trainer.targets import layer_widths
 
 D = 3072  # width of FLUX.1-dev, which diffusers' reader of kohya's layout expects
 DOUBLE = {
@@ -293,6 +295,18 @@ def test_every_kohya_key_is_one_that_comfyui_and_forge_look_for(tmp_path: Path) 
     assert layers <= accepted and len(layers) == 10
     for layer in layers:
         assert {f"{layer}.lora_down.weight", f"{layer}.lora_up.weight", f"{layer}.alpha"} <= set(kohya)
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_every_layer_that_can_be_trained_has_a_name_that_comfyui_looks_for(family: Family) -> None:
+    """Behind `transformer.` it takes diffusers' names of both families, and of nothing else."""
+    attention = ["to_q", "to_k", "to_v", "to_out.0", "to_out", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
+    known = {f"attn.{name}" for name in (*attention, "to_qkv_mlp_proj")} | {"proj_mlp", "proj_out"}
+    known |= {
+        f"{ff}.{name}" for ff in ("ff", "ff_context") for name in ("net.0.proj", "net.2", "linear_in", "linear_out")
+    }
+    layers = layer_widths(family, 19, 38, LoraSettings(targets=Targets.all_linear))
+    assert {name.split(".", 2)[2] for name in layers} <= known
 
 
 def test_the_command_line_converts_and_refuses_without_a_traceback(
