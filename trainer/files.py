@@ -1,8 +1,9 @@
 """Writing a file so that it is there whole or not at all."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -11,11 +12,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: as the system reports it, naming the file (a full disk among others).
     """
-    part = None
+    part = path.with_name(f".part-{uuid4().hex}")  # with the rights of any new file; tempfile's are for one person
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
-            part = Path(file.name)
+        with part.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -23,5 +23,5 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()

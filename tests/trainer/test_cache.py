@@ -102,3 +102,10 @@ def test_latents_and_texts_are_computed_once(base: FluxBase, picture_folder: Pat
     assert len(list((tmp_path / "texts").iterdir())) == 2
     reread = Texts(base, cache)(["", "a heart"])
     assert torch.equal(reread.pooled[1], texts.pooled[0])
+
+
+def test_a_file_can_be_read_by_whoever_reads_other_new_files(tmp_path):
+    (tmp_path / "usual").write_bytes(b"")
+    write_atomic(tmp_path / "deep" / "written", b"x")
+    assert (tmp_path / "deep" / "written").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["written"]
