@@ -22,16 +22,24 @@ from sweep.study import is_feasible
 from sweep.typed import complain
 
 
-def _refresh(folder: Path) -> None:
-    """Brings notes and charts up to date; a study that cannot be written to is shown as it is."""
+def _refresh(folder: Path) -> str:
+    """Brings notes and charts up to date; a study that cannot be written to is shown as it is.
+
+    Returns:
+        the study's page below the dashboard's; empty where it cannot be told.
+    """
     from sweep.findings import find
     from sweep.notes import write_notes
     from sweep.study import load_study
 
+    page = ""
     try:
-        write_notes(find(load_study(folder), folder))
+        study = load_study(folder)
+        page = f"/studies/{study._study_id}"
+        write_notes(find(study, folder))
     except (OperationalError, StorageInternalError) as fault:
         print(f"warning: the notes are not up to date: {fault}", file=sys.stderr)
+    return page
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
@@ -95,8 +103,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     try:
         folder = find_study(given.study)
-        _refresh(folder)
-        address = f"http://{given.host}:{given.port}/dashboard"
+        address = f"http://{given.host}:{given.port}/dashboard{_refresh(folder)}"
         print(f"study {folder.name} at {address}   (Ctrl-C ends it)", flush=True)
         serve(folder, given.host, given.port)
     except InputError as fault:

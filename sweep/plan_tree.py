@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainer.plan import Plan, SidePlan
 
 _BUCKETS_SHOWN = 6
+_ENOUGH = 10  # pictures; README asks for 20 to 50
 _TIGHT = 0.95  # of a card's memory can be used
 
 
@@ -51,10 +52,18 @@ def plan_warnings(
     return [
         *missing_extras(config.base, config.train.optimizer),
         *_file_warnings(config),
+        *_few(examples),
         *oddities(list(examples)),
         *cut_captions(dict(lengths), config.base.max_text_tokens),
         *plan.warnings,
     ]
+
+
+def _few(examples: Sequence[Example]) -> list[str]:
+    if len(examples) >= _ENOUGH:
+        return []
+    count = f"{len(examples)} pictures are" if len(examples) > 1 else "1 picture is"
+    return [f"{count} few for a style: of so few a LoRA learns the pictures themselves; 20 to 50 are usual"]
 
 
 def _file_warnings(config: Config) -> list[str]:

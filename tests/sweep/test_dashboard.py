@@ -39,7 +39,7 @@ def dashboard(folder: Path) -> Iterator[str]:
     )
     try:
         assert server.stdout is not None
-        assert f"http://127.0.0.1:{port}/dashboard" in server.stdout.readline(), "the newest study is found"
+        assert f"http://127.0.0.1:{port}/dashboard/studies/1 " in server.stdout.readline(), "the newest study is found"
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

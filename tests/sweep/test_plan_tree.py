@@ -105,3 +105,9 @@ def test_a_missing_library_and_a_useless_offload_are_refused_before_any_training
     monkeypatch.setattr("trainer.extras.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"nf4` needs bitsandbytes(.|\n)*group_offload` saves nothing"):
         check_inputs({"": composed("base.quantize=nf4", "base.group_offload=true")})
+
+
+def test_few_pictures_are_warned_of() -> None:
+    config, examples, plan = _made()
+    assert not [warning for warning in plan_warnings(config, examples, plan) if "few" in warning]
+    assert plan_warnings(config, examples[:5], plan)[0].startswith("5 pictures are few for a style")
