@@ -15,8 +15,8 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
+from uuid import uuid4
 
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -129,7 +129,9 @@ class TrainingFolder:
 
     def draft(self) -> Path:
         """Where the LoRA file of the next checkpoint goes."""
-        return Path(mkdtemp(dir=self.folder, prefix=".part-")) / _LORA
+        place = self.folder / f".part-{uuid4().hex}"
+        place.mkdir()
+        return place / _LORA
 
     def newest_state(self, at_most: int) -> tuple[int, dict[str, Tensor]] | None:
         """The step and state to continue from."""
