@@ -18,7 +18,7 @@ class Constraint(StrEnum):
 
     leakage = "leakage"  # training subjects appear where they were not asked for
     memorisation = "memorisation"  # samples are copies of training pictures
-    failures = "failures"  # blank, clipped or noisy samples
+    failures = "failures"  # samples that are blank, clipped, noisy or torn, or have parts exchanged
     adherence = "adherence"  # the prompt is followed less than by the base
     diversity = "diversity"  # all prompts look alike
     lines = "lines"  # lines and contrast outside of what base and style have

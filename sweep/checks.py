@@ -24,7 +24,7 @@ FLAGS = {  # value per picture, 0 or 1 -> the mark of a picture that has it, and
     "copy": ("copy", "copy a training picture"),
 }
 MARKS = {
-    "failed": f"failed ({CHECKS['failures'].removeprefix('pictures are ')})",
+    "failed": "failed (blank, clipped, noisy, torn or with parts exchanged)",
     "leak": "leak (shows a training subject)",
     "copy": "copy (of a training picture)",
 }

@@ -111,7 +111,7 @@ def trial_note(entry: Entry, names: list[str]) -> str:
     if not entry.scored:
         reached = rungs_in_words(entry, names)
         return "\n".join([*lines, "", _why(entry), *([f"\nReached {reached}."] if reached else [])])
-    standing = f"{against(entry).capitalize()}." if not entry.feasible else "Usable: it passes every check."
+    standing = "Usable: it passes every check." if entry.feasible else f"Ruled out by {', '.join(entry.broken)}."
     if "style" in names and not has_style(entry.trial.values[names.index("style")], entry.interval("style")):
         standing += " It has not learned the style."
     lines += ["", f"{values_in_words(entry, names).capitalize()}. {standing}"]

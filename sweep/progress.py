@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
 from sweep.checks import MORE, flagged, has_style, measured, not_learned, style_reached
+from sweep.numbers import plural
 from sweep.outcome import Outcome
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
@@ -51,7 +52,9 @@ class SweepProgress:
         trials = study.get_trials(deepcopy=False)
         done = sum(trial.state in FINISHED for trial in trials)
         left = max(0, self.search.n_trials - done)
-        self.console.print(f"study {study.study_name}: {self.search.n_trials} trials, {done} done, {left} to run")
+        self.console.print(
+            f"study {study.study_name}: {plural(self.search.n_trials, 'trial')}, {done} done, {left} to run"
+        )
         self.console.print(f"  in {shown(self.folder)}", soft_wrap=True)
         self.console.print(f"  searching {ranges(given.space)}", soft_wrap=True)
         for choice in given.left_out:

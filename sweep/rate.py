@@ -24,6 +24,7 @@ from sweep.database import storage
 from sweep.errors import InputError
 from sweep.findings import Entry, Findings, find
 from sweep.naming import add_study, find_study
+from sweep.numbers import plural
 from sweep.record import artifact_store
 from sweep.study import load_study, rectangle
 from sweep.typed import complain
@@ -64,7 +65,9 @@ def rating_study(found: Findings) -> optuna.Study:
 
     rated = [entry for entry in found.of("scored") if _sheet(found, entry.trial).is_file()][:SHOWN]
     if len(rated) < 2:
-        raise InputError(f"the study {found.name} has {len(rated)} contact sheets: two are needed for a preference")
+        raise InputError(
+            f"the study {found.name} has {plural(len(rated), 'contact sheet')}: two are needed for a preference"
+        )
     Random(found.name).shuffle(rated)  # the best must not always stand first
     place = storage(found.folder)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

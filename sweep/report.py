@@ -38,7 +38,7 @@ from sweep.effects import Effect, factor_in_words
 from sweep.export_recipe import FOUND_BEST
 from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
-from sweep.numbers import final_interval, interval_in_words, number, signed
+from sweep.numbers import final_interval, interval_in_words, number, plural, signed
 from sweep.progress import StepProgress, duration, shown
 from sweep.report_pictures import Album, compared, highlights, references, sheets, side_by_side
 from sweep.rungs import MEASURED
@@ -164,6 +164,7 @@ def _told(found: Findings, exports: Sequence[Export], export_fault: str) -> dict
         "signed": signed,
         "in_markdown": in_markdown,
         "number": number,
+        "plural": plural,
         "interval_of": lambda row, name: final_interval(name, row.intervals[name], len(row.feasible)),
     }
 

@@ -51,9 +51,10 @@ def print_status(folder: Path, out: Console) -> None:
         return
     top = best(trials)
     if top is not None:
-        out.print(f"  best so far: {top.number:04d} ({scores(names, top)}): {label(top)}")
-        if not_learned(trials, names):
-            out.print(folded(not_learned(trials, names), "  "), soft_wrap=True)
+        doubt = not_learned(trials, names)
+        leads = f"{'first' if doubt else 'best'} so far: {top.number:04d} ({scores(names, top)}): {label(top)}"
+        for line in filter(None, (leads, doubt)):
+            out.print(folded(line, "  "), soft_wrap=True)
     elif done:
         out.print(folded(f"none is usable yet. {nearest(done, folder)}", "  "), soft_wrap=True)
     if done:

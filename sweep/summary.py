@@ -183,7 +183,7 @@ def nearest(trials: Sequence[FrozenTrial], folder: Path) -> str:
     scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not scored:
         return ""
-    trial = min(scored, key=_over)
+    trial = min(scored, key=lambda trial: (round(_over(trial), 6), -rectangle(trial.values), trial.number))
     outcome = outcome_of(trial, folder)
     which = f" Its marked pictures: {'; '.join(marked)}." if outcome and (marked := flagged(outcome)) else ""
     return f"The nearest is trial {trial.number:04d}, ruled out by {broken_in_words(trial, outcome)}.{which}"

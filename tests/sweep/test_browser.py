@@ -148,7 +148,8 @@ def served(*command: str, cwd: Path) -> Iterator[str]:
 def test_the_dashboard_shows_sheet_note_and_feasible_front(folder: Path, look: Look) -> None:
     with served("sweep.dashboard", cwd=folder.parents[1]) as address:
         page = look(f"{address}/studies/1/trials?numbers=3")
-        page.get_by_text("Ruled out by leakage (+0.20 over its limit)").wait_for(timeout=30_000)
+        page.get_by_text("Ruled out by leakage.").wait_for(timeout=30_000)
+        page.get_by_text("0.200 over its limit").wait_for(timeout=30_000)
         sheet = page.locator("img[src*='/artifacts/']").first
         sheet.wait_for(timeout=30_000)
         assert sheet.evaluate("i => i.decode().then(() => i.naturalWidth)") == 600

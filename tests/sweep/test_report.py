@@ -151,7 +151,7 @@ def test_pictures_that_were_deleted_are_counted_and_left_out(study: optuna.Study
     for file in folder.glob("0000/samples/*.png"):
         file.unlink()
     text = page(study, folder)
-    assert "8 pictures are no longer where their trials wrote them" in text
+    assert "no longer where their trials wrote them: 8 pictures." in text
     assert text.count('class="pixels">') == 8, "the base's are still there"
 
 
@@ -182,7 +182,7 @@ def test_a_thousand_trials_fit_one_page(study: optuna.Study, folder: Path) -> No
         ]
     )
     text = page(study, folder)
-    assert "940 more trials are in trials.csv" in text and "Trial 0999" in text
+    assert "In trials.csv: 940 more trials." in text and "Trial 0999" in text
     assert len(text.encode()) < 15e6
     assert len((folder / TABLE).read_text(encoding="utf-8").splitlines()) == 1001
 
