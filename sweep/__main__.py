@@ -86,7 +86,7 @@ def plain(node: DictConfig) -> Any:
 class Job:
     """What Hydra calls for every configuration: the border, then the checks of a single run, then the task."""
 
-    def __init__(self, task: Task, check: Check | None, contents: Contents | None, lacks: Lacks | None) -> None:
+    def __init__(self, task: Task, check: Check | None, contents: Contents | None, lacks: Lacks | None = None) -> None:
         self.task = task
         self.lacks = lacks
         self.check = check
