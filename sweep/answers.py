@@ -179,12 +179,20 @@ def _by_how_much(found: Findings) -> tuple[str, str]:
         gaps = [f"{signed(a - b, 3)} in {n}" for n, a, b in _pairs(found, top, rival)]
         return (
             f"Against trial {rival.number}, the next: {' and '.join(gaps)}.",
-            "Without per-picture values there is no interval.",
+            _without_interval(top, rival),
         )
     gaps = [f"{difference_in_words(rival.behind[name])} in {name}" for name in OBJECTIVES]
     return f"Against trial {rival.number}, the next: {' and '.join(gaps)}.", (
         f"Differences on the same {plural(top.prompts, 'prompt')} and seeds, with 95 % intervals."
     )
+
+
+def _without_interval(top: Entry, rival: Entry) -> str:
+    """Why two trials cannot be compared picture by picture."""
+    gone = [entry.number for entry in (top, rival) if entry.outcome is None]
+    if gone:
+        return f"No interval: {' and '.join(f'{number}/outcome.json' for number in gone)} cannot be read."
+    return "No interval: their pictures are not of the same prompts and seeds."
 
 
 def _pairs(found: Findings, one: Entry, other: Entry) -> list[tuple[str, float, float]]:
@@ -211,7 +219,7 @@ def _how_sure(found: Findings) -> tuple[str, str, Copied]:
     again = f"{python()} -m sweep.finalists {study_in_words(found.name, found.folder)}"
     once = "", (("each was trained once; to see what chance does, train the best anew", again),)
     if not compared and len(found.of("feasible")) > 1:
-        return "That cannot be said: without values of each picture trials cannot be compared.", *once
+        return f"That cannot be said. {_without_interval(top, found.of('feasible')[1])}", *once
     if not compared:
         return "Not sure at all: one training of one recipe, with nothing to compare it with.", *once
     ties = [entry.number for entry in compared if entry.relation == "tie"]

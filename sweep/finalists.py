@@ -258,13 +258,19 @@ def table(found: Sequence[Finalist], trials: Mapping[int, FrozenTrial]) -> Table
     for name in ("trial", *OBJECTIVES, "searched", "usable", "to the first"):
         made.add_column(name, no_wrap=True)
     for f in found:
-        bounds = {name: final_interval(name, f.intervals[name], len(f.feasible)) for name in OBJECTIVES}
-        values = [f"{f.values[name]:.3f}\n{bounds[name].replace(' to ', '…')}" for name in OBJECTIVES]
+        values = [f"{f.values[name]:.3f}\n{_interval(f, name)}" for name in OBJECTIVES]
         before = "\n".join(f"{f.searched[name]:.3f}" for name in OBJECTIVES)
         lost = "\n".join(f"{d.value:+.3f} p={d.p:.3f}" for d in f.behind.values())
         kept = "\n".join([f"{sum(f.feasible)} of {len(f.feasible)}", *f.broken])
         made.add_row(f"{f.number:04d}", *values, before, kept, f"{f.relation}\n{lost}".strip())
     return made
+
+
+def _interval(found: Finalist, name: str) -> str:
+    """0.66…0.93, or a dash where trainings are too few; what they are is said below the table."""
+    if len(found.feasible) < TRAININGS_AT_LEAST:
+        return "–"
+    return final_interval(name, found.intervals[name], len(found.feasible)).replace(" to ", "…")
 
 
 def held_out_prompts(words: Sequence[str]) -> list[str]:

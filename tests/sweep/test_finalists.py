@@ -121,5 +121,7 @@ def test_two_trainings_are_too_few_for_an_interval_and_none_leaves_its_scale() -
     out = Console(width=80, record=True, file=io.StringIO())
     trials = {number: create_trial(values=[0.5, 0.5]) for number in trained}
     out.print(table(found, trials))
-    assert "too few" in out.export_text() and "…" not in out.export_text()
+    printed = out.export_text()
+    assert "–" in printed and "…" not in printed, "nor is anything cut"
+    assert final_interval("composition", (0.77, 1.11), 2) == "too few trainings"
     assert final_interval("composition", (0.77, 1.11), 3) == "0.77 to 1.00"
