@@ -153,7 +153,7 @@ def best_line(search: SearchSettings, on_front: Sequence[FrozenTrial]) -> str:
         return "best so far: none is usable yet"
     line = f"best so far: {top.number:04d} ({scores(search.objectives, top)})"
     if not_learned(on_front, search.objectives):
-        return f"{line.replace('best', 'first', 1)}: the style is not learned yet"
+        return f"{line}, and the style is not learned yet"
     if len(search.objectives) != 2:
         return line
     whole = hypervolume([trial.values for trial in on_front])

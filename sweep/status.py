@@ -51,9 +51,8 @@ def print_status(folder: Path, out: Console) -> None:
         return
     top = best(trials)
     if top is not None:
-        doubt = not_learned(trials, names)
-        leads = f"{'first' if doubt else 'best'} so far: {top.number:04d} ({scores(names, top)}): {label(top)}"
-        for line in filter(None, (leads, doubt)):
+        leads = f"best so far: {top.number:04d} ({scores(names, top)}): {label(top)}"
+        for line in filter(None, (leads, not_learned(trials, names))):
             out.print(folded(line, "  "), soft_wrap=True)
     elif done:
         out.print(folded(f"none is usable yet. {nearest(done, folder)}", "  "), soft_wrap=True)

@@ -9,7 +9,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import create_trial
 from rich.console import Console
 
-from sweep.progress import SweepProgress
+from sweep.progress import SweepProgress, best_line
 from sweep.recipes import Recipe
 from sweep.settings import SearchSettings
 from sweep.space import Arguments
@@ -90,3 +90,19 @@ def test_recipes_that_are_left_out_share_a_line_with_their_reason(tmp_path: Path
         "  left out anatomica_v1: not this study's data.limit",
         f"  left out chalk_v1, chalk_v2: {other}",
     ]
+
+
+def test_what_has_no_style_is_not_offered_as_the_best_lora(tmp_path: Path, out: Console) -> None:
+    folder = tmp_path / "made"
+    study = new_study(folder)
+    add_scored(study, folder, 0.02)
+    trials = study.get_trials()
+    print_summary(out, study, folder)
+    text = " ".join(" ".join(lines(out)).split())
+    assert "No usable LoRA has learned the style yet: the highest is style 0.0" in text
+    assert "Best LoRA" not in text and "sweep.finalists" not in text
+    assert best_line(SearchSettings(), trials).endswith("and the style is not learned yet")
+    add_scored(study, folder, 0.6)
+    assert "area" in best_line(SearchSettings(), study.get_trials())
+    print_summary(out, study, folder)
+    assert "Best LoRA" in "".join(lines(out))
