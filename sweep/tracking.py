@@ -346,7 +346,7 @@ def _log_study(run: Any, found: "Findings") -> None:
     )
     if found.sandbox:
         run.summary["about"] = CANNOT_SAY
-    if found.best is not None:
+    if found.best is not None and not found.doubt:
         run.summary.update({f"best/{k}": v for k, v in zip(found.names, found.best.trial.values, strict=True)})
         run.summary["best/trial"] = found.best.number
     for entry in found.of("front"):
