@@ -51,6 +51,16 @@ def test_copies_are_found_at_their_true_rate_and_new_pictures_are_none(style, lp
             assert gap.mean() > 0.2 * np.median(usual.min(1))
 
 
+@pytest.mark.parametrize("style", ["hatch", "chalk"])
+@pytest.mark.parametrize("count", [8, 12, 20, 30])
+def test_small_training_sets_raise_no_more_false_alarms_than_large_ones(style, count, lpips_file):
+    model = Lpips(str(lpips_file))
+    seen = model.vectors(pictures(style, range(900, 900 + count)))
+    usual = lpips_distances(model.vectors(pictures(style, range(500, 524))), seen).numpy()
+    near = lpips_distances(model.vectors(pictures(style, range(60))), seen).numpy()
+    assert copies(near, usual, share=0.4).mean() <= 0.05
+
+
 def test_what_the_base_draws_by_itself_is_no_copy():
     usual = np.full((5, 3), 1.0)
     near = np.array([[0.1, 1.0, 1.0], [0.1, 1.0, 1.0], [0.3, 1.0, 1.0]])
