@@ -17,16 +17,15 @@ from rich.table import Table
 
 from sweep.__main__ import Place, start
 from sweep.errors import InputError
-from sweep.examples import answers_folder, sheet_file, sheet_rows
+from sweep.examples import answers_folder, lacks, sheet_file, sheet_rows
 from sweep.preflight import read_pictures
 from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
 from trainer.answers import CaptionerDown
 from trainer.base import BaseError, Family, family_of, find_base
 from trainer.caption_diff import Span, differences, style_words, subject_kept
-from trainer.captioner_settings import CaptionerKind
 from trainer.captioning import asks_model, fault_list, make_captions
-from trainer.captions import BY_MODEL, made_texts, missing_captions, shortened, variant, with_trigger, words_and_commas
+from trainer.captions import made_texts, missing_captions, shortened, variant, with_trigger, words_and_commas
 from trainer.examples import DatasetError, Example, read_examples
 from trainer.settings import CaptionSettings, Strategy
 from trainer.sheet import WORDLESS, Row, merged, picture_name, read_sheet, unknown_pictures, write_sheet
@@ -98,9 +97,9 @@ def write_captions(config: Config, every: bool) -> None:
     new: list[Row] = []
     faults: dict[tuple[str, ...], str] = {}  # by the pictures: edited and subject_only lack what original lacks
     for strategy in Strategy if every else [config.captions.strategy]:
-        lacks = _lacks(config, strategy, examples) if every else ""
-        if lacks:
-            steps.say(f"{strategy}: left out, {lacks}")
+        wanting = lacks(config, strategy, examples) if every else ""
+        if wanting:
+            steps.say(f"{strategy}: left out, {wanting}")
             continue
         rows, fault = _rows(config, settings_of(config, strategy), examples, mine, steps)
         new += rows
@@ -127,16 +126,6 @@ def write_captions(config: Config, every: bool) -> None:
     steps.say(f"page:  {shown(page)}")
     if faults:
         raise InputError("\n".join(faults.values()))
-
-
-def _lacks(config: Config, strategy: Strategy, examples: Sequence[Example]) -> str:
-    """What a strategy would need to make a single caption; empty where it can."""
-    if strategy in BY_MODEL and config.captioner.kind == CaptionerKind.rules:
-        return "it needs a model: choose one with captioner=NAME"
-    tagged = bool(config.tagger.model) or any(example.tags for example in examples)
-    if strategy in (Strategy.tags, Strategy.tags_vlm) and not tagged:
-        return "no picture has tags: write NAME.tags beside them, or have them found with tagger=wd14"
-    return ""
 
 
 def _rows(
