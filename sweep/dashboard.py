@@ -4,6 +4,7 @@ Bound to this machine only, as the dashboard has no login and can delete what it
 """
 
 import argparse
+import signal
 import sys
 from copy import copy
 from functools import partial
@@ -87,6 +88,7 @@ def serve(folder: Path, host: str, port: int) -> None:
             file=sys.stderr,
         )
     put_away_first()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a server that waits for its open pages would not end on `kill`
     try:
         run_server(storage(folder), host=host, port=port, artifact_store=artifact_store(folder))
     except KeyboardInterrupt:
