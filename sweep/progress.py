@@ -56,9 +56,9 @@ class SweepProgress:
             f"study {study.study_name}: {plural(self.search.n_trials, 'trial')}, {done} done, {left} to run"
         )
         self.console.print(f"  in {shown(self.folder)}", soft_wrap=True)
-        self.console.print(f"  searching {ranges(given.space)}", soft_wrap=True)
+        self.console.print(f"  searching {ranges(given.space)}")
         for choice in given.left_out:
-            self.console.print(f"  without {choice}", soft_wrap=True)
+            self.console.print(f"  without {choice}")
         queued = [t.user_attrs["recipe"] for t in trials if t.state == TrialState.WAITING and "recipe" in t.user_attrs]
         if queued:
             self.console.print(f"  known recipes first: {', '.join(queued)}")
