@@ -28,6 +28,7 @@ from sweep.study import file_lock, study_folder, study_lock
 
 SLOT = "slot"  # on a trial: which slot of a command runs it
 LONGEST_WAIT_S = 5.0  # between two looks at trials that run elsewhere
+BACK_S = 10.0  # that a process may take to reach a server which is back: it tries every second, on a busy machine
 DRIVERS = {
     "postgresql": ("postgresql+psycopg", "pip install 'stylesweep[postgres]'"),
     "mysql": ("mysql+pymysql", "pip install 'stylesweep[mysql]'"),
@@ -172,7 +173,8 @@ class Shared:
     def orphans(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Trials whose process has been silent too long, or died before its first sign of life.
 
-        After a server was away all of them are silent, those that live for a heartbeat at most: so it is waited for.
+        After a server was away all of them are silent. Those that live show it as soon as they have reached it and a
+        heartbeat is due: so that is waited for.
         """
         running = _running(trials)
         storage: Any = study._storage
@@ -180,7 +182,7 @@ class Shared:
         silent |= {trial._trial_id for trial in running if self._died_young(trial)}
         now = time.monotonic()
         self.silent = {name: self.silent.get(name, now) for name in silent}
-        left = {name for name, since in self.silent.items() if now - since >= self.heartbeat_seconds}
+        left = {name for name, since in self.silent.items() if now - since >= BACK_S + self.heartbeat_seconds}
         return [trial for trial in running if trial._trial_id in left]
 
     def _died_young(self, trial: FrozenTrial) -> bool:
