@@ -141,13 +141,15 @@ def check_captions(examples: Sequence[Example], settings: CaptionSettings) -> No
 
 
 def missing_captions(settings: CaptionSettings, faults: list[str]) -> str:
-    """One message for all pictures without a caption, with the ways out."""
+    """One message for all pictures without a caption, with the ways out; the same for strategies that read the same."""
     if settings.strategy == Strategy.tags:
         ways = "Write NAME.tags beside each picture, or have tags found with tagger=wd14"
     else:
-        seen = "captions=vlm " if settings.strategy == Strategy.original else ""
-        ways = f"Write NAME.txt beside each picture, or have them described: {seen}captioner=florence2, ollama, …"
-    listed = list_faults(f"captions missing for the strategy {variant(settings)}", faults, shown=len(faults))
+        ways = (
+            "Write NAME.txt beside each picture, or have them described: captioner=florence2, ollama, …"
+            " (captions=vlm where captions=original)"
+        )
+    listed = list_faults("captions missing", faults, shown=len(faults))
     return f"{listed}\n  {ways}; or train without: captions=none, or captions=trigger captions.trigger=WORD."
 
 
