@@ -203,7 +203,7 @@ def start(
         if fault is not None:
             if traces_wanted or not job.is_refusal(fault):
                 raise fault
-            complain("\n".join(_all_faults(fault, run, job)))
+            complain(Faults(_all_faults(fault, run, job)))
             sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         print(LAST_WORDS, file=sys.stderr)

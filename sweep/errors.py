@@ -8,12 +8,13 @@ class InputError(ValueError):
 
 
 class Faults(InputError):
-    """Several things at once, each told by itself."""
+    """Several things at once, each told by itself; apart where one takes several lines."""
 
     def __init__(self, each: Iterable[str]) -> None:
         """Keep each once, in order."""
         self.each = list(dict.fromkeys(each))
-        super().__init__("\n".join(self.each))
+        apart = "\n\n" if any("\n" in told for told in self.each) else "\n"
+        super().__init__(apart.join(self.each))
 
 
 class StudyMismatch(InputError):

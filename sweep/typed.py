@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+COMMAND = " " * 4  # what a line that is to be copied as it stands begins with
 IN_ADDRESS = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
 IN_QUERY = re.compile(r"([?&]passw(?:or)?d=)[^&\s'\"]+")
 
@@ -24,10 +25,16 @@ def typed(path: Path) -> str:
 
 
 def folded(text: str, indent: str = "") -> str:
-    """The text in lines of 80 columns, fewer in a narrower terminal; a longer word, a path mostly, stays whole."""
+    """The text in lines of 80 columns, fewer in a narrower terminal.
+
+    A longer word, a path mostly, stays whole; so does a line that is set in by four columns or more: a command.
+    """
     width = min(80, shutil.get_terminal_size().columns)
     lines: list[str] = []
     for line in text.splitlines():
+        if line.startswith(COMMAND):
+            lines.append(indent + line)
+            continue
         deeper = indent + line[: len(line) - len(line.lstrip())]
         lines += textwrap.wrap(
             line.strip(),

@@ -115,8 +115,8 @@ def _no_such_file(base: BaseSettings, file: Path) -> str:
     said = f"`base.path`={base.path}: no such file. Set it to the transformer's .safetensors, which ComfyUI keeps in"
     said += " models/diffusion_models or models/unet"
     if base.parts in HUB and fnmatch(file.name, HUB[base.parts].single_file):
-        said += f"; or fetch it here: `hf download {base.parts} {file.name} --local-dir {file.parent}`"
-    return f"{said}."
+        said += f". Or fetch it:\n    hf download {base.parts} {file.name} --local-dir {file.parent}"
+    return said
 
 
 def single_file(base: BaseSettings) -> Path | None:
@@ -197,7 +197,9 @@ def _way_out(path: str, key: str, what: str) -> str:
     from huggingface_hub import constants
 
     lines += [
-        f"To fetch the weights{size}:{accept} `hf auth login` (or set HF_TOKEN) and `hf download {path}{skip}`.",
+        f"To fetch the weights{size}:{accept}",
+        *(["    hf auth login    # or set HF_TOKEN"] if accept else []),
+        f"    hf download {path}{skip}",
         f"They go to {constants.HF_HUB_CACHE} (HF_HOME or HF_HUB_CACHE move it) and are found there; or set {key} to a"
         " diffusers folder.",
     ]

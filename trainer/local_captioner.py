@@ -98,7 +98,7 @@ def model_folder(key: str, model: str) -> Path:
             return Path(snapshot_download(model, local_files_only=True))
         except (LocalEntryNotFoundError, ValueError):
             raise CaptionerDown(
-                f"{key}={model}: neither a folder nor weights on this machine; fetch them with `hf download {model}`"
+                f"{key}={model}: neither a folder nor weights on this machine. To fetch them:\n    hf download {model}"
             ) from None
     raise CaptionerDown(f"{key}={model}: no such folder")
 

@@ -19,6 +19,8 @@ def test_a_message_fits_the_terminal_and_a_path_stays_whole(monkeypatch: pytest.
     lines = folded(f"error: {'some words ' * 20}\n  see {path}\n", "  ").splitlines()
     assert all(len(line) <= 80 for line in lines if path not in line)
     assert f"    {path}" in lines, "whole, and as deep as the line that it stood in"
+    typed = f"    hf download {'a/model ' * 20}--local-dir weights".rstrip()
+    assert folded(f"fetch it:\n{typed}") == f"fetch it:\n{typed}", "a command is copied whole"
     monkeypatch.setenv("COLUMNS", "60")
     assert max(map(len, folded("some words " * 20).splitlines())) <= 60
 

@@ -169,7 +169,7 @@ def test_a_single_file_is_loaded_with_the_parts_of_a_folder(
         load_base(replace(tiny_settings, path=str(tmp_path / "none.safetensors"), parts=tiny_settings.path))
     dev = "black-forest-labs/FLUX.1-dev"
     with pytest.raises(
-        BaseError, match=rf"`hf download {dev} flux1-dev.safetensors --local-dir (.|\n)*`base.parts`={dev}"
+        BaseError, match=rf"hf download {dev} flux1-dev.safetensors --local-dir (.|\n)*`base.parts`={dev}"
     ):
         load_base(replace(tiny_settings, path=str(tmp_path / "flux1-dev.safetensors"), parts=dev))
     with pytest.raises(BaseError, match=r"`base.parts`=nobody/nothing: neither a folder(.|\n)*'transformer/\*"):
