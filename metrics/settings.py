@@ -94,6 +94,7 @@ class ScoreSettings:
     lpips_weights: str = "sandbox/weights/lpips/lpips.safetensors"  # LPIPS.state_dict() or a torchvision trunk
     lpips_net: LpipsNet = LpipsNet.squeeze  # the trunk that file holds
     lpips_side: int = 64  # px; pictures are brought to this square before lpips compares them
+    fetch: dict[str, str] = field(default_factory=dict)  # weights of the above -> the command that brings them here
     device: str = "cpu"  # torch device of the encoders: "cpu", "cuda", "cuda:1" or "auto"
     batch_size: int = 32  # pictures an encoder sees at once
     side: int = 64  # px; edge of the square of equal area at which texture is described; 512 for real FLUX samples

@@ -68,11 +68,23 @@ def _raise_all(checks: Iterable[Check]) -> None:
     for key, check in checks:
         if repr(key) not in seen:
             seen.add(repr(key))
-            faults += check
-    if any("sandbox/" in fault for fault in faults) and not Path(_SANDBOX).exists():
-        faults.append(f"sandbox/ is looked for in the working folder: run the command in {ROOT}, or name your own")
+            faults += (fault for fault in check if fault not in faults)
+    if not Path(_SANDBOX).exists():
+        faults = _sandbox_at_once(faults)
     if faults:
         raise Faults(faults)
+
+
+def _sandbox_at_once(faults: list[str]) -> list[str]:
+    """The faults with one in the place of all that a missing sandbox explains."""
+    explained = [fault for fault in faults if re.search(r"[: =]sandbox/(data|weights)/", fault)]
+    if not explained:
+        return faults
+    keys = ", ".join(re.findall(r"^`[\w.]+`", "\n".join(explained), re.MULTILINE))
+    return [
+        *(fault for fault in faults if fault not in explained),
+        f"the sandbox is looked for in the working folder: run the command in {ROOT}, or set {keys}",
+    ]
 
 
 def _checks(config: Config) -> Iterator[Check]:
@@ -214,9 +226,13 @@ def read_pictures(
 
 
 def _score(score: ScoreSettings) -> Iterator[str]:
+    places: dict[str, list[str]] = {}
     for key, place in score.weights().items():
+        places.setdefault(place, []).append(f"`score.{key}`")
+    for place, keys in places.items():
         if not Path(place).expanduser().exists():
-            yield f"`score.{key}`: no such file or folder: {place}. The files in conf/score say how to get one"
+            way_out = f". To fetch it:\n    {score.fetch[place]}" if place in score.fetch else ""
+            yield f"{', '.join(keys)}: no such file or folder: {place}{way_out}"
 
 
 def _prompts(config: Config) -> Iterator[str]:

@@ -87,7 +87,8 @@ def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path, either: Run)
 
 def test_from_another_folder_the_way_to_the_sandbox_is_told(tmp_path: Path) -> None:
     ran = command("-m", "sweep", cwd=tmp_path)
-    refused(ran, "sandbox/weights/base", f"run the command in {ROOT}")
+    refused(ran, "`base.path`", "`data.path`", f"run the command in {ROOT}")
+    assert "no such folder" not in ran.err, "one cause is told once"
     assert not list(tmp_path.iterdir())
 
 
@@ -151,6 +152,14 @@ def test_all_broken_rules_are_named_at_once(either: Run) -> None:
 def test_a_base_without_weights_is_refused_with_the_way_out(tmp_path: Path, either: Run) -> None:
     refused(either(f"base.path={tmp_path}/nowhere"), "base.path", "nowhere", "FluxPipeline")
     refused(either("base.path=black-forest-labs/FLUX.1-dev"), "FLUX.1-dev", "licence", "hf download")
+
+
+def test_judges_without_weights_are_refused_with_a_command_that_can_be_copied(either: Run) -> None:
+    ran = either("score=flux")
+    refused(ran, "`score.patch_encoder`, `score.style_encoders.timm`: no such file")
+    fetched = [line for line in ran.err.splitlines() if line.startswith("    ")]
+    assert [line.split()[0] for line in fetched] == ["hf", "hf", "curl"]
+    assert fetched[0].endswith("--include 'open_clip*' --local-dir weights/clip_l"), "whole, however long"
 
 
 def test_sizes_the_base_cannot_train_or_draw_are_refused(pictures: Path, sweep: Run) -> None:
