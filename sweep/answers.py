@@ -217,7 +217,9 @@ def _how_sure(found: Findings) -> tuple[str, str, Copied]:
             (),
         )
     again = f"{python()} -m sweep.finalists {study_in_words(found.name, found.folder)}"
-    once = "", (("each was trained once; to see what chance does, train the best anew", again),)
+    once: tuple[str, Copied] = ("", (("each was trained once; to see what chance does, train the best anew", again),))
+    if top.given:
+        once = "Each file was scored as it is; how far another training of it would differ is not known.", ()
     if not compared and len(found.of("feasible")) > 1:
         return f"That cannot be said. {_without_interval(top, found.of('feasible')[1])}", *once
     if not compared:
@@ -245,6 +247,8 @@ def _broken_in_final(found: Findings) -> str:
 
 
 def _factor(found: Findings) -> tuple[str, str]:
+    if found.best is not None and found.best.given and not found.effects:
+        return "That cannot be said: these LoRAs were not trained here.", ""
     if not found.effects:
         return "Too few trials have values to tell what each setting did.", ""
     clear = sorted(
@@ -302,13 +306,14 @@ def _get(found: Findings) -> tuple[str, str, Copied]:
     top = found.best
     if top is None or not top.trial.user_attrs.get("lora"):
         return "There is no LoRA to take yet.", "", ()
-    again = (("train it again", command(top)),)
+    again = (("score it again" if top.given else "train it again", command(top)),)
     if found.doubt:
         return _get_anyway(found, top)
     file = found.folder / str(top.trial.user_attrs["lora"])
     if not file.is_file():
         return "Its file is gone.", "", again
-    place = typed(file) if file.is_relative_to(Path.cwd()) else f"{found.name}/{top.trial.user_attrs['lora']}"
+    here = top.given or file.is_relative_to(Path.cwd())
+    place = typed(file) if here else f"{found.name}/{top.trial.user_attrs['lora']}"
     text = "Load its file in diffusers, ComfyUI or Forge"
     if found.sandbox:
         text = "Its file fits the sandbox's base only; a LoRA of FLUX.1-dev loads in diffusers, ComfyUI and Forge"

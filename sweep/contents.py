@@ -45,8 +45,9 @@ def contents(configs: Mapping[str, Config]) -> dict[str, str]:
         base = config.base.path
         if f"base.path {base}: transformer" not in found:
             found |= {f"base.path {base}: {part}": hashed for part, hashed in base_ids(config.base).items()}
-        folders = {"data.path": config.data.path, "data.references": config.data.references}
-        for key, place in {**folders, "eval.others": config.eval.others, **judge_files(config.score)}.items():
+        places = {"data.path": config.data.path, "data.references": config.data.references}
+        places |= {"eval.others": config.eval.others, "eval.lora": config.eval.lora, **judge_files(config.score)}
+        for key, place in places.items():
             name = f"content of {key} {place}"
             if place and name not in found:
                 found[name] = content_id(place)

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -21,6 +22,8 @@ from optuna.trial import FrozenTrial
 LEVELS = 6  # different numbers of a parameter beyond which they are put into three groups
 TRIALS_AT_LEAST = 4  # fewer scored trials say nothing about factors
 CONFIDENCE = 0.95
+KEY = "eval.lora"  # LoRAs that are there already, in the place of trainings
+UNNAMED = ("lora", "pytorch_lora_weights", "adapter_model")  # what tools call every LoRA's file
 REPEATS = "mix.repeats."
 
 
@@ -57,7 +60,15 @@ def level_in_words(factor: str, level: object) -> str:
     """A setting at one of its values, as short as it is clear: captions edited, 512 px × 3, learning rate 0.003."""
     if factor.startswith(REPEATS):
         return f"{factor.removeprefix(REPEATS)} px × {level}"
+    if factor == KEY:
+        return f"LoRA {named(str(level))}"
     return f"{factor_in_words(factor)} {_text(level)}"
+
+
+def named(lora: str) -> str:
+    """What a person calls a LoRA: its file's name, or where it lies if that is what every LoRA's is."""
+    file = Path(lora.strip('"'))
+    return file.stem if file.stem not in UNNAMED else str(file)
 
 
 def effects(
@@ -98,10 +109,13 @@ def effects(
 
 
 def _columns(trials: Sequence[FrozenTrial]) -> list[tuple[str, str, NDArray[np.float64]]]:
-    """Factor, level and which trials had it, for every factor that varied and that every trial has."""
-    keys = [key for key in (trials[0].params if trials else {}) if all(key in trial.params for trial in trials)]
+    """Factor, level and which trials had it, for every factor that varied and that every trial has.
+
+    Which file was scored is none: a LoRA is what trials are, not what was set.
+    """
+    keys = {key for key in (trials[0].params if trials else {}) if all(key in trial.params for trial in trials)}
     columns = []
-    for key in sorted(keys):
+    for key in sorted(keys - {KEY}):
         names, order = _levels(trials, key)
         if len(order) > 1:
             columns += [(key, level, np.array([float(name == level) for name in names])) for level in order]
@@ -147,4 +161,4 @@ def importances(study: optuna.Study, index: int) -> dict[str, float]:
             found = optuna.importance.get_param_importances(study, target=lambda trial: sign * trial.values[index])
     except (RuntimeError, ValueError):  # no parameter common to all trials, or none that varied
         return {}
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+    return {key: value for key, value in found.items() if math.isfinite(value) and key != KEY}

@@ -220,6 +220,11 @@ def _searched(folder: Path, trial: FrozenTrial) -> Outcome:
             f"{folder}/{trial.number:04d}/outcome.json is missing or of another version: its recipe is not known."
             f" Run {python()} -m sweep -m again under another study.name"
         )
+    if outcome.config["eval"].get("lora"):
+        raise InputError(
+            f"trial {trial.number:04d} of the study {folder.name} is a LoRA that was there already: nothing is known"
+            " of how to train it again"
+        )
     return outcome
 
 

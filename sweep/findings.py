@@ -64,6 +64,11 @@ class Entry:
         return why_not(self.trial)
 
     @property
+    def given(self) -> bool:
+        """Whether its LoRA was trained elsewhere, and was scored as it is."""
+        return bool(self.outcome and self.outcome.config.get("eval", {}).get("lora"))
+
+    @property
     def words(self) -> tuple[str, str]:
         """Captions and mix."""
         return settings_in_words(self.trial)

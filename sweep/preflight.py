@@ -92,13 +92,17 @@ def _checks(config: Config) -> Iterator[Check]:
     data = config.data
     yield ("base", config.base.path, config.base.parts), _base(config.base)
     yield ("device", config.base, config.score.device, config.study.slots), _devices(config)
-    yield ("needs", config.base, config.train), _needs(config)
-    yield ("layers", config.base, config.train.lora), _layers(config)
-    yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
+    if config.eval.lora:
+        yield ("lora", config.eval.lora), _given(config.eval.lora)
+        yield ("pictures", data), _training_pictures(config)
+    else:
+        yield ("needs", config.base, config.train), _needs(config)
+        yield ("layers", config.base, config.train.lora), _layers(config)
+        yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
+        yield ("plan", config.base.path, config.base.scale, data.path, data.limit, config.mix), _plan(config)
     yield ("references", data.path, data.references), _references(data.path, data.references, config.score)
     yield ("others", config.eval.others), _others(config.eval.others)
     yield ("score", config.score), _score(config.score)
-    yield ("plan", config.base.path, config.base.scale, data.path, data.limit, config.mix), _plan(config)
     yield ("prompts", config.eval, config.base.path, config.base.scale, config.score), _prompts(config)
     yield ("objectives", config.search.objectives), _objectives(config.search.objectives)
     yield ("disk", config.study), _disk(study_folder(config.study), config.study.min_free_gb)
@@ -150,6 +154,19 @@ def _layers(config: Config) -> Iterator[str]:
         yield str(fault)
     except BaseError:
         return  # told elsewhere
+
+
+def _given(lora: str) -> Iterator[str]:
+    if Path(lora).suffix != ".safetensors" or not Path(lora).is_file():
+        yield f"`eval.lora`: no such LoRA file (.safetensors): {lora}"
+
+
+def _training_pictures(config: Config) -> Iterator[str]:
+    """What a LoRA of another trainer was trained on, to be seen in what it draws; their captions are not read."""
+    try:
+        read_pictures("data.path", config.data.path)
+    except DatasetError as fault:
+        yield str(fault)
 
 
 def _data(config: Config) -> Iterator[str]:

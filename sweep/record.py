@@ -16,7 +16,8 @@ import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 
 from sweep.examples import SHEET
-from sweep.outcome import Outcome, mix_text
+from sweep.given import recipe_words
+from sweep.outcome import Outcome
 from sweep.rungs import Rung, reach, rungs_of
 from sweep.schema import Config
 from sweep.study import live_trial, load_study, study_folder
@@ -47,7 +48,7 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
         if constraint not in known:
             trial.set_constraint(constraint, value)
     attributes = {
-        "lora": f"{folder.name}/{best.lora}",
+        "lora": str(Path(folder.name) / best.lora),  # absolute for one that lies elsewhere
         "strength": best.strength,
         "step": best.step,
         "timings": {part: round(seconds, 1) for part, seconds in outcome.timings.items()},
@@ -70,8 +71,9 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
 def begin(config: Config, number: int) -> None:
     """Notes on the trial what it trains on, so that one which ends early or badly says so as well."""
     trial = live_trial(load_study(study_folder(config.study)), number)
-    trial.set_user_attr("captions", config.captions.strategy.value)
-    trial.set_user_attr("mix", mix_text(config.mix))
+    captions, mix = recipe_words(config)
+    trial.set_user_attr("captions", captions)
+    trial.set_user_attr("mix", mix)
 
 
 def warn(warnings: Sequence[str], say: Callable[[str], None], folder: Path, number: int | None) -> None:

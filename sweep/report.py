@@ -110,7 +110,7 @@ def write_found(found: Findings) -> Path:
     """As `write_report`, of findings that are there already."""
     top, folder = found.best, found.folder
     made: tuple[list[Export], str] = ([], "")
-    if top is not None and top.outcome is not None and not found.unlearned:
+    if top is not None and top.outcome is not None and not top.given and not found.unlearned:
         standing = "first of the search, which its final did not confirm" if found.doubt else FOUND_BEST
         made = write_exports(top.outcome, found.name, folder / FOLDER, standing)
     write_table(found, folder / TABLE)

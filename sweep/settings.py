@@ -124,6 +124,7 @@ class EvalSettings:
     checkpoints: Checkpoints = Checkpoints.last  # which of them are scored
     strengths: list[float] = field(default_factory=lambda: [1.0])  # each scored checkpoint is drawn at each of these
     others: str = ""  # folder of pictures in other styles, the metrics' null; empty: none
+    lora: str = ""  # a LoRA file that is scored as it is, in the place of a training; empty: one is trained
 
     def __post_init__(self) -> None:
         if not self.prompts:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.checks import broken_in_words, flagged, not_learned
-from sweep.effects import REPEATS, level_in_words
+from sweep.effects import KEY, REPEATS, level_in_words
 from sweep.outcome import outcome_of
 from sweep.study import best, front, is_feasible, rectangle, why_not
 from sweep.typed import folded, python, typed
@@ -167,7 +167,8 @@ def print_summary(console: Console, study: optuna.Study, folder: Path) -> None:
     if study.user_attrs.get("sandbox"):
         console.print(CANNOT_SAY)
     if any("lora" in trial.user_attrs for trial in trials):
-        _print_next(console, study, folder, finalists=bool(kept) and not doubt)
+        given = any(KEY in trial.params for trial in trials)
+        _print_next(console, study, folder, finalists=bool(kept) and not doubt and not given)
 
 
 def _none_usable(trials: Sequence[FrozenTrial], folder: Path) -> str:

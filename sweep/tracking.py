@@ -288,7 +288,7 @@ def _log_outcome(run: Any, outcome: Outcome, folder: Path, *, keeps_lora: bool) 
             "rectangle": max(0.0, best.style) * max(0.0, best.composition),
             "feasible": best.feasible,
             "strength": best.strength,
-            "lora": f"{folder.name}/{best.lora}",
+            "lora": f"{folder.name}/{best.lora}" if not Path(best.lora).is_absolute() else Path(best.lora).name,
             **{f"constraint/{name}": value for name, value in best.constraints.items()},
             **{f"seconds/{part}": value for part, value in outcome.timings.items()},
             **({"about": CANNOT_SAY} if outcome.config.get("base", {}).get("scale", 1) != 1 else {}),

@@ -19,13 +19,13 @@ from sweep.clock import Clock
 from sweep.contact_sheet import contact_sheet, save_once, save_pictures, save_sheet
 from sweep.contents import content_id, judge_files, sheet_content
 from sweep.examples import captions_line, with_captions
+from sweep.given import GivenLora, recipe_words
 from sweep.outcome import (
     BASE_IMAGES,
     SHEET,
     Candidate,
     Outcome,
     choose,
-    mix_text,
     plain_config,
     read_outcome,
     seeds,
@@ -133,6 +133,7 @@ def identify(config: Config, base_id: str) -> str:
     plain = plain_config(config)
     parts = [json.dumps({key: value for key, value in plain.items() if key not in NO_PART}, sort_keys=True), base_id]
     places = [config.data.path, config.data.references, config.eval.others, *judge_files(config.score).values()]
+    places += [config.eval.lora] if config.eval.lora else []
     places += [config.data.masks] if config.data.masks not in ("", ALPHA) else []
     parts += [content_id(place) for place in places if place]
     parts += sheet_content(config).values()
@@ -148,7 +149,8 @@ def prepare(config: Config, base: "FluxBase", clock: Clock) -> Bench:
     with clock.time("start_up"):
         data = config.data
         examples = read_examples(data.path, limit=data.limit, subset_seed=data.subset_seed, masks=data.masks)
-        examples = with_captions(config, examples)
+        if not config.eval.lora:
+            examples = with_captions(config, examples)
         everything = read_examples(config.data.path)  # the judge is the study's, whatever part a trial trains on
         judge = warm_judge(
             config.score,
@@ -168,8 +170,19 @@ def _nouns(examples: Sequence[Example]) -> list[str]:
 
 
 def _compute(run: Run, identity: str) -> Outcome:
+    if run.config.eval.lora:
+        return _outcome(run, [_given(Path(run.config.eval.lora).absolute())], identity, plan="")
     plan = _plan(run)
     return _outcome(run, _scored(run.config.eval.checkpoints, _trained(run)), identity, str(plan))
+
+
+def _given(lora: Path) -> GivenLora:
+    """A LoRA file; a damaged one is told of before anything is drawn."""
+    from trainer.export import peft_adapter, read_lora
+
+    if peft_adapter(lora) is None:
+        read_lora(lora)
+    return GivenLora(lora)
 
 
 def _outcome(run: Run, loras: "Iterable[Checkpoint | GivenLora]", identity: str, plan: str) -> Outcome:
@@ -183,6 +196,7 @@ def _outcome(run: Run, loras: "Iterable[Checkpoint | GivenLora]", identity: str,
             candidates.append(candidate)
             pictures.append(drawn)
     chosen = choose(candidates)
+    captions, mix = recipe_words(config)
     _sheet(run, candidates, pictures, chosen)
     base_folder = run.folder.parent / BASE_IMAGES
     return Outcome(
@@ -190,8 +204,8 @@ def _outcome(run: Run, loras: "Iterable[Checkpoint | GivenLora]", identity: str,
         candidates=candidates,
         losses=run.losses,
         timings={part: round(seconds, 3) for part, seconds in run.clock.seconds.items()},
-        captions=config.captions.strategy.value,
-        mix=mix_text(config.mix),
+        captions=captions,
+        mix=mix,
         plan=plan,
         config=plain_config(config),
         overrides=[],
@@ -212,7 +226,7 @@ def _sheet(run: Run, candidates: Sequence[Candidate], pictures: "Sequence[list[T
     rows = [("base, no LoRA", run.bench.base_images), *((f"LoRA at {c.strength:g}", p) for c, p in drawn)]
     held_against = [[""] * len(texts), *(marks(c.per_image, len(texts)) for c, _ in drawn)]
     found = f"style {best.style:.3f}  composition {best.composition:.3f}  at strength {best.strength:g}"
-    title = f"{config.captions.strategy.value}  {mix_text(config.mix)}  {found}"
+    title = "  ".join(filter(None, (*recipe_words(config), found)))
     save_sheet(contact_sheet(texts, rows, title, held_against), run.folder / SHEET)
 
 
@@ -320,7 +334,8 @@ def _candidate(run: Run, checkpoint: "Checkpoint | GivenLora", strength: float) 
     from trainer.sample import sample
 
     config, prompts = run.config, run.config.eval.prompts
-    run.steps("sample", 0, len(prompts), f"step {checkpoint.step} at strength {strength:g}")
+    after = f"step {checkpoint.step} " if checkpoint.step else ""
+    run.steps("sample", 0, len(prompts), f"{after}at strength {strength:g}")
     with run.clock.time("sample"):
         drawn = sample(run.bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
     _refuse_diverged(drawn, checkpoint.step)
@@ -357,39 +372,3 @@ def _training_diagnostics(checkpoint: "Checkpoint | GivenLora") -> dict[str, flo
         return {}
     found = {"validation_loss": checkpoint.validation, "peak_gb": checkpoint.peak_bytes / 1e9 or None}
     return {name: value for name, value in found.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class GivenLora:
-    """A LoRA that was trained elsewhere."""
-
-    lora: Path
-    step: int = 0  # not known
-    images_seen: int = 0  # not known
-    validation: float | None = None
-    peak_bytes: int = 0
-
-
-def score_lora(config: Config, lora: Path) -> tuple[Outcome, Path]:
-    """Samples and scores a LoRA file at every strength; returns the outcome and the folder it was written to.
-
-    Caption strategy and mix are the configuration's, which need not be what the file was trained with.
-    """
-    from trainer.export import peft_adapter, read_lora
-
-    clock, steps = Clock(), StepProgress()
-    if is_cold():
-        steps.say(f"loading the base ({memory_choices(config)}) and the judges")
-    with clock.time("start_up"):
-        base = warm_base(config.base)
-    if peft_adapter(lora) is None:
-        read_lora(lora)  # a damaged file is told of before anything is drawn
-    bench = prepare(config, base, clock)
-    warn(asked_in_words(bench.judge.asked_among(config.eval.prompts)), steps.say, Path(), None)
-    identity = blake2b(f"{identify(config, base.id)} {content_id(lora)}".encode(), digest_size=16).hexdigest()
-    folder = Path(config.study.folder).absolute() / "scored" / f"{lora.stem}-{identity[:8]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    run = Run(config, bench, folder, folder, clock, steps, Tracked.off())
-    outcome = _outcome(run, [GivenLora(lora.absolute())], identity, plan="")
-    outcome.write(folder)
-    return outcome, folder
