@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sweep.schema import Config
+from sweep.settings import Checkpoints
 from trainer.settings import Kind
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _BUCKETS_SHOWN = 6
 _ENOUGH = 10  # pictures; README asks for 20 to 50
+_NIGHT_S = 8 * 3600
 _TIGHT = 0.95  # of a card's memory can be used
 
 
@@ -157,19 +159,29 @@ def _lora(tree: Tree, config: Config, shape: Shape) -> None:
 
 def _cost(tree: Tree, config: Config, plan: Plan, shape: Shape) -> None:
     from trainer.budget import training_length
-    from trainer.estimate import DEVICES, REACHED, training_flop
+    from trainer.estimate import CPU, DEVICES, REACHED, drawing_flop, training_flop
 
-    length = training_length(plan, config.train.budget)
-    if length is None:
-        tree.add(f"cost: {config.train.budget.amount:g} s of training")
-        return
-    flop = training_flop(shape, plan, config.base, config.train, length[1])
-    branch = tree.add(
-        f"cost: {flop / 1e15:.3g} PFLOP to train, {plan.tokens_per_image:.0f} tokens per picture and"
-        f" {config.base.max_text_tokens} of text; at {REACHED:.0%} of a device's peak"
+    length, evaluation = training_length(plan, config.train.budget), config.eval
+    candidates = len(evaluation.strengths) * (
+        config.train.checkpoints if evaluation.checkpoints == Checkpoints.all else 1
     )
-    times = {name: flop / (peak * 1e12 * REACHED) for name, peak in DEVICES.items()}
-    branch.add(", ".join(f"{name} {_duration(seconds)}" for name, seconds in times.items()))
+    drawing = candidates * drawing_flop(shape, config.base, plan.step, evaluation.prompts, config.sample)
+    training = training_flop(shape, plan, config.base, config.train, length[1]) if length else 0.0
+    fixed_s = 0.0 if length else config.train.budget.amount
+    to_train = f"{training / 1e15:.3g} PFLOP to train" if length else f"{fixed_s:g} s of training"
+    branch = tree.add(
+        f"cost of a trial: {to_train}, {plan.tokens_per_image:.0f} tokens per picture and"
+        f" {config.base.max_text_tokens} of text; {drawing / 1e15:.3g} PFLOP to draw"
+        f" {candidates * len(evaluation.prompts)} samples"
+    )
+    # The sandbox needs no card, and nobody trains FLUX on a processor.
+    peaks = {name: peak for name, peak in DEVICES.items() if (name == CPU) == (config.base.scale != 1)}
+    times = {name: fixed_s + (training + drawing) / (peak * 1e12 * REACHED) for name, peak in peaks.items()}
+    said = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in times.items())
+    branch.add(f"at {REACHED:.0%} of a device's peak: {said}")
+    fitting = {name: int(_NIGHT_S / seconds) for name, seconds in times.items() if seconds <= _NIGHT_S}
+    said = ", ".join(f"{name} {count}" for name, count in fitting.items())
+    branch.add(f"trials in a night of {_NIGHT_S // 3600} hours: {said or 'none'}")
 
 
 def _duration(seconds: float) -> str:

@@ -9,13 +9,24 @@ and 108.9 kB of a double block at width 3072 in bfloat16, a third more with a Lo
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainer.base import Family, single_file
 from trainer.plan import Plan, SidePlan
-from trainer.settings import BaseSettings, Dtype, Kind, OptimizerName, Quantize, Targets, TrainSettings
+from trainer.settings import (
+    BaseSettings,
+    Dtype,
+    Kind,
+    OptimizerName,
+    Prompt,
+    Quantize,
+    SampleSettings,
+    Targets,
+    TrainSettings,
+)
 from trainer.targets import layer_widths
 
 GB = 1e9
@@ -33,7 +44,8 @@ _OVERHEAD = 0.8 * GB  # CUDA's own
 _FRAGMENTED = 1.05
 
 # Peak TFLOP/s in bfloat16 (a CPU core: float32), and the share of it that trainers reach.
-DEVICES = {"one CPU core": 0.1, "RTX 3060": 25.5, "RTX 4090": 165.0, "A100": 312.0, "H100, H200": 989.0}
+CPU = "one CPU core"
+DEVICES = {CPU: 0.1, "RTX 3060": 25.5, "RTX 4090": 165.0, "A100": 312.0, "H100 or H200": 989.0}
 REACHED = 0.3
 
 # What conf/memory/*.yaml set, from the most memory to the least.
@@ -169,9 +181,25 @@ def training_flop(shape: Shape, plan: Plan, base: BaseSettings, train: TrainSett
     return total / shown * images_seen
 
 
+def drawing_flop(
+    shape: Shape, base: BaseSettings, step_px: int, prompts: Sequence[Prompt], sample: SampleSettings
+) -> float:
+    """FLOP of drawing every prompt once, without the VAE."""
+    twice = shape.family == Family.klein and sample.guidance > 1  # with the prompt and without it
+    total = 0.0
+    for prompt in prompts:
+        tokens = prompt.width * prompt.height * (base.scale / step_px) ** 2 + base.max_text_tokens
+        total += sum(_forward_flop(shape, tokens))
+    return total * sample.steps * (2 if twice else 1)
+
+
+def _forward_flop(shape: Shape, tokens: float) -> tuple[float, float]:
+    """FLOP of a picture's matrix products, and of its attention."""
+    return 2 * shape.per_token * tokens, (shape.double + shape.single) * 4 * shape.width * tokens**2
+
+
 def _step_flop(shape: Shape, tokens: float, train: TrainSettings) -> float:
-    linear = 2 * shape.per_token * tokens
-    attention = (shape.double + shape.single) * 4 * shape.width * tokens**2
+    linear, attention = _forward_flop(shape, tokens)
     again = train.checkpointed_share if train.gradient_checkpointing else 0.0
     return (2 + again) * linear + (3 + again) * attention
 

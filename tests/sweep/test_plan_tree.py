@@ -47,6 +47,8 @@ def test_the_tree_goes_from_the_pictures_to_the_warnings() -> None:
         "budget: 2 epochs: 300 pictures are seen in all in 48 steps, 2.0 epochs, 3 checkpoints",
         "lora of rank 16",
         "PFLOP to train",
+        "PFLOP to draw 24 samples",
+        "trials in a night of 8 hours: one CPU core ",
         "memory on a GPU, estimated",
         "fits a card of 12 GB",
         "2 warnings",

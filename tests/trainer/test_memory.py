@@ -10,11 +10,12 @@ import yaml
 from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
 
-from trainer.base import BaseError, load_base
+from trainer.base import BaseError, Family, load_base
 from trainer.budget import training_length
 from trainer.estimate import (
     KNOWN_SHAPES,
     PRESETS,
+    drawing_flop,
     fitting_preset,
     lora_weights,
     memory,
@@ -296,6 +297,16 @@ def test_the_cost_of_a_step_is_that_of_the_formula() -> None:
     plan = _dev_plan(512)
     for settings, tflop in ((TrainSettings(), 44.6), (TrainSettings(gradient_checkpointing=True), 66.1)):
         assert training_flop(DEV, plan, CARD, settings, 1) / 1e12 == pytest.approx(tflop, rel=0.01)
+
+
+def test_the_cost_of_a_picture_is_that_of_the_formula() -> None:
+    asked = [Prompt("a girl", width=1024, height=1024), Prompt("a boat", width=512, height=512)]
+    for guidance in (1.0, 3.5):
+        drawn = drawing_flop(DEV, CARD, 16, asked, SampleSettings(steps=28, guidance=guidance))
+        assert drawn / 1e12 == pytest.approx(28 * (74.4 + 21.5), rel=0.01)  # guidance is fed in, not drawn twice
+    klein = replace(DEV, family=Family.klein)
+    once, twice = (drawing_flop(klein, CARD, 16, asked, SampleSettings(guidance=g)) for g in (1.0, 4.0))
+    assert twice == 2 * once
 
 
 def test_the_shape_is_read_from_the_folder(base: FluxBase, tiny_settings: BaseSettings) -> None:
