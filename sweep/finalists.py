@@ -223,7 +223,7 @@ def _searched(folder: Path, trial: FrozenTrial) -> Outcome:
     if outcome.config["eval"].get("lora"):
         raise InputError(
             f"trial {trial.number:04d} of the study {folder.name} is a LoRA that was there already: nothing is known"
-            " of how to train it again"
+            " of how to train it again. Name a study of trainings: study.name=NAME"
         )
     return outcome
 

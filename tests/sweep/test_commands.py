@@ -67,11 +67,14 @@ def small(text: str, home: Home) -> Ran:
         return command("-m", *words, str(home.study), cwd=ROOT)
     there = {"LORA_FILE": str(next(home.trial.rglob("lora.safetensors"))), "multirun/STUDY": str(home.study)}
     words = [there.get(w, w) for w in words]
-    if "LORA_FILES" in words:
-        words[1:] = [str(shutil.copy(there["LORA_FILE"], home.folder / f"v{n}.safetensors")) for n in (1, 2)]
+    folder = home.folder
+    if "LORA_FILES" in words:  # in a folder of its own, as the commands after it mean the newest study
+        folder = home.folder / "given"
+        folder.mkdir()
+        words[1:] = [str(shutil.copy(there["LORA_FILE"], folder / f"v{n}.safetensors")) for n in (1, 2)]
     few = ["search.n_trials=1"] if "-m" in words else []
     few += ["search.finalists.count=1", "search.finalists.seeds=1"] if words[0] == "sweep.finalists" else []
-    return command("-m", *words, *few, *SMALL, f"study.folder={home.folder}", cwd=ROOT)
+    return command("-m", *words, *few, *SMALL, f"study.folder={folder}", cwd=ROOT)
 
 
 def test_the_readme_has_commands() -> None:
@@ -83,10 +86,11 @@ def test_a_command_of_the_readme_runs(text: str, home: Home) -> None:
     ran = {SINGLE: home.single, SWEEP: home.sweep}.get(text) or small(text, home)
     assert ran.code == 0, ran.text
     if "LORA_FILES" in text:
-        study = load_study(home.folder / home.folder.name)  # named as the files' folder is
+        folder = home.folder / "given" / "given"  # named as the files' folder is
+        study = load_study(folder)
         assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
         assert study.trials[0].values == study.trials[1].values, "one file under two names"
-        assert (home.folder / home.folder.name / "report.html").is_file()
+        assert (folder / "report.html").is_file()
     elif "sweep.score" in text:
         files = list((home.folder / "scored").rglob("outcome.json"))
         outcome = read_outcome(files[0].parent)
