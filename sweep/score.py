@@ -21,14 +21,15 @@ from sweep.typed import complain, python
 
 def main(arguments: Sequence[str]) -> None:
     """Makes settings of the files on the command line; Hydra gets the rest."""
-    files = [argument for argument in arguments if argument.endswith(".safetensors") and "=" not in argument]
+    named = [argument for argument in arguments if argument.endswith(".safetensors")]
+    files = [name for name in named if "=" not in name or Path(name).is_file()]  # the others are settings
     words = [argument for argument in arguments if argument not in files]
     if {"--help", "-h", "--cfg", "-c"}.isdisjoint(words):
         _check_files(files)
         words.append(f"{KEY}={','.join(map(_quoted, files))}")
     if len(files) > 1:
-        named = any(word.startswith("study.name=") for word in words)
-        sys.argv[1:] = ["-m", *words, *([] if named else [f"study.name={_quoted(_folder_of(files[0]))}"])]
+        has_name = any(word.startswith("study.name=") for word in words)
+        sys.argv[1:] = ["-m", *words, *([] if has_name else [f"study.name={_quoted(_folder_of(files[0]))}"])]
         sweep()
     else:
         sys.argv[1:] = words
