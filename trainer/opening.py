@@ -20,6 +20,7 @@ from trainer.base import BaseError, Family, base_ids, family_of, single_file
 from trainer.device import find_device
 from trainer.flux import FluxBase
 from trainer.klein import KleinBase
+from trainer.products import onednn_is_faster, use_onednn
 from trainer.settings import BaseSettings, Quantize
 from trainer.streaming import stream_blocks
 
@@ -63,6 +64,8 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
         ) from error
     if device.type == "cpu" and base_class is FluxBase:
         pipeline.transformer.set_attn_processor(CpuAttention())
+    if device.type == "cpu" and onednn_is_faster():
+        use_onednn(pipeline.transformer)
     return base_class(pipeline, settings, base_ids(settings), device)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,9 +24,10 @@ from trainer.flow import unpack
 from trainer.flux import FluxBase
 from trainer.lora import LoraLinear, plugged_in
 from trainer.peft_layers import load_layers
+from trainer.products import FrozenLinear
 from trainer.settings import Prompt, SampleSettings
 
-_VERSION = 1  # of the sampler's mathematics: raise it when pictures change
+_VERSION = 2  # of the sampler's mathematics: raise it when pictures change
 
 
 class SamplingError(RuntimeError):
@@ -166,8 +168,9 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
         for name, (down, up) in read_lora(lora).items():
             linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
             down, up = down.float().to(base.device), up.float().to(base.device)
-            if type(linear) is nn.Linear and base.device.type == "cpu" and base.dtype == torch.float32:
-                layers[name] = _merged(linear, down, up, strength)
+            plain = type(linear) in (nn.Linear, FrozenLinear) and base.dtype == torch.float32
+            if plain and base.device.type == "cpu":
+                layers[name] = _merged(cast(nn.Linear, linear), down, up, strength)
             else:
                 layers[name] = LoraLinear(linear, down, up, strength)
     with plugged_in(base.transformer, layers):
@@ -180,7 +183,7 @@ def _merged(linear: nn.Linear, down: Tensor, up: Tensor, strength: float) -> nn.
 
     Not in bfloat16, where a small LoRA would be rounded away, and not on a card, whose memory it might not fit.
     """
-    layer = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+    layer = type(linear)(linear.in_features, linear.out_features, bias=False, device="meta")
     layer.weight = nn.Parameter(torch.addmm(linear.weight, up, down, alpha=strength), requires_grad=False)
     layer.bias = linear.bias
     return layer
