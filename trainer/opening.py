@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from trainer.attention import CpuAttention
+from trainer.attention import use_cpu_blocks
 from trainer.base import BaseError, Family, base_ids, family_of, single_file
 from trainer.device import find_device
 from trainer.flux import FluxBase
@@ -63,7 +63,9 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
             f" ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
         ) from error
     if device.type == "cpu" and base_class is FluxBase:
-        pipeline.transformer.set_attn_processor(CpuAttention())
+        use_cpu_blocks(pipeline.transformer)
+    if device.type == "cpu":
+        pipeline.vae.to(memory_format=torch.channels_last)  # a quarter faster; no numbers change but the last bits
     if device.type == "cpu" and onednn_is_faster():
         use_onednn(pipeline.transformer)
     return base_class(pipeline, settings, base_ids(settings), device)

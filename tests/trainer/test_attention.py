@@ -1,8 +1,10 @@
-"""The CPU's attention against diffusers' own, forward and backward."""
+"""The CPU's attention and single blocks against diffusers' own, forward and backward."""
+
+from copy import deepcopy
 
 import pytest
 import torch
-from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
+from diffusers.models.transformers.transformer_flux import FluxAttnProcessor, FluxSingleTransformerBlock
 from torch import Tensor
 
 from trainer.attention import CpuAttention
@@ -24,3 +26,31 @@ def test_attention_and_its_gradients_are_those_of_diffusers(base: FluxBase, bloc
         (gradient,) = torch.autograd.grad(sum(part.square().sum() for part in parts), picture)
         results.append([*parts, gradient])
     assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_the_transformer_and_its_gradients_are_those_of_diffusers(base: FluxBase, learning: bool) -> None:
+    plain = deepcopy(base.transformer)
+    plain.set_attn_processor(FluxAttnProcessor())
+    for block in plain.single_transformer_blocks:
+        block.__class__ = FluxSingleTransformerBlock
+    generator = torch.Generator().manual_seed(0)
+    config = plain.config
+    picture = torch.randn(2, 12, config.in_channels, generator=generator, requires_grad=learning)
+    text = torch.randn(2, 4, config.joint_attention_dim, generator=generator)
+    given = {
+        "encoder_hidden_states": text,
+        "pooled_projections": torch.randn(2, config.pooled_projection_dim, generator=generator),
+        "timestep": torch.tensor([0.2, 0.9]),
+        "guidance": torch.ones(2) if config.guidance_embeds else None,
+        "txt_ids": torch.zeros(4, 3),
+        "img_ids": torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(3.0)),
+        "return_dict": False,
+    }
+    results: list[list[Tensor]] = []
+    for transformer in (base.transformer, plain):
+        with torch.set_grad_enabled(learning):
+            (out,) = transformer(hidden_states=picture, **given)
+        results.append([out, *(torch.autograd.grad(out.square().sum(), picture) if learning else ())])
+    assert type(base.transformer.single_transformer_blocks[-1]) is not FluxSingleTransformerBlock
+    assert all(torch.allclose(x, y, atol=1e-5, rtol=1e-4) for x, y in zip(*results, strict=True))
