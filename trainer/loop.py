@@ -282,14 +282,15 @@ class _Trainee:
             loss = self._loss(batch, epoch, generator).sum() / count
             self.accelerator.backward(loss)
             total += loss.item()
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"the loss is {total} at step {self.step + 1}: lower `train.optimizer.learning_rate`"
-                f" ({settings.learning_rate}) or set `train.optimizer.max_grad_norm` ({settings.max_grad_norm});"
-                f" {self._kept()}"
-            )
-        if settings.max_grad_norm:
-            self.accelerator.clip_grad_norm_(self.weights, settings.max_grad_norm)
+        length = self.accelerator.clip_grad_norm_(self.weights, settings.max_grad_norm or math.inf)
+        # A loss may be a number and its gradient none: stepped with, it would spoil the weights of this checkpoint.
+        for what, value in (("loss", total), ("gradient's length", float(length))):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the {what} is {value} at step {self.step + 1}: lower `train.optimizer.learning_rate`"
+                    f" ({settings.learning_rate}) or set `train.optimizer.max_grad_norm` ({settings.max_grad_norm});"
+                    f" {self._kept()}"
+                )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1

@@ -75,6 +75,21 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(
     assert _equal(load_file(list(run())[-1].lora), load_file(whole[-1].lora))
 
 
+def test_a_gradient_that_is_no_number_ends_the_training_before_it_spoils_a_checkpoint(
+    run: Callable[..., Any], base: FluxBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_bad_gradient(whole: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        found = whole(*arguments, **named)
+        found.register_hook(lambda gradient: gradient * float("inf"))
+        return found
+
+    _breaking(base, monkeypatch, 3, with_a_bad_gradient)
+    training = run(replace(SETTINGS, optimizer=replace(SETTINGS.optimizer, max_grad_norm=0.0)))
+    next(training)
+    with pytest.raises(TrainingError, match=r"gradient's length is .* at step 4.*the checkpoint at step 2 is kept"):
+        next(training)
+
+
 def test_memory_that_runs_out_says_what_would_fit(
     run: Callable[..., Any], base: FluxBase, monkeypatch: pytest.MonkeyPatch, weights_of: Callable[[], Any]
 ) -> None:
