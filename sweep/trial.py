@@ -117,8 +117,9 @@ def run_trial(
             outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
             outcome.write(folder)
             watched.outcome(outcome, folder)
-        if not any(word.startswith("train.budget.") for word in overrides):  # a longer trial goes on from there
-            for state in run.training.rglob("state.safetensors"):  # only an interrupted training needs them
+        # Only a training that goes on needs its state: an interrupted one, or one with a longer budget.
+        if number is not None and not any(word.startswith("train.budget.") for word in overrides):
+            for state in run.training.rglob("state.safetensors"):
                 state.unlink()
     else:
         steps("already scored", 1, 1, "its outcome.json is read")
@@ -266,6 +267,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         held_out=read_examples(config.data.references) if config.train.validation else (),
         also_at=sorted(rungs),
         relatives=sorted(run.folder.parent.glob("*/training/*")),
+        last_alone=config.eval.checkpoints == Checkpoints.last,
     )
     while True:
         began = time.perf_counter()
@@ -279,7 +281,9 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         run.losses.extend(checkpoint.losses)
         run.watched.losses(checkpoint.losses, checkpoint.validation)
         seen = min(checkpoint.images_seen, budget) if budget else checkpoint.images_seen
-        run.steps("train", seen, budget or seen, f"pictures seen, step {checkpoint.step}, loss {checkpoint.loss:.4f}")
+        told = f"pictures seen, step {checkpoint.step}, loss {checkpoint.loss:.4f}"
+        told += "" if checkpoint.validation is None else f", validation {checkpoint.validation:.4f}"
+        run.steps("train", seen, budget or seen, told)
         if (part := rungs.get(checkpoint.step)) is not None and run.number is not None:
             at_rung(config, run.number, part, partial(_score_rung, run, checkpoint, part))
         if not regular or checkpoint.step in regular:

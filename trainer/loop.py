@@ -61,6 +61,7 @@ class _Job:
     held_out: Sequence[Example] = ()
     also_at: Sequence[int] = ()
     relatives: Sequence[Path] = ()
+    last_alone: bool = False
 
 
 def train(
@@ -75,6 +76,7 @@ def train(
     held_out: Sequence[Example] = (),
     also_at: Sequence[int] = (),
     relatives: Sequence[Path] = (),
+    last_alone: bool = False,
 ) -> Iterator[Checkpoint]:
     """Train a LoRA; yield `settings.checkpoints` checkpoints, evenly spaced in the budget, the last at its end.
 
@@ -90,6 +92,7 @@ def train(
             the budget is in seconds, and those that a relative has passed: going back would cost what it saves.
         relatives: folders of other trainings. One that differs in its budget alone is not repeated: its checkpoints up
             to this one's end are taken over, and yielded, and this one goes on from its state.
+        last_alone: no checkpoint is needed but the last: those that a relative has passed are left aside as well.
 
     Raises:
         DatasetError: captions missing that the strategy needs, or pictures that fit no bucket.
@@ -121,17 +124,19 @@ def train(
         held_out or examples,
         also_at,
         relatives,
+        last_alone,
     )
     return _checkpoints(job) if settings.budget.seconds is None else _timed_checkpoints(job)
 
 
 def _checkpoints(job: _Job) -> Iterator[Checkpoint]:
     ends = checkpoint_steps(job.plan, job.settings.budget, job.settings.checkpoints)
-    job.folder.take_over(job.relatives, ends)
+    needed = ends[-1:] if job.last_alone else ends
+    job.folder.take_over(job.relatives, needed)
     # All that is there is yielded: a checkpoint tells the losses since the one before it.
     there = job.folder.steps()
-    further = (step for step in job.also_at if step > max(there, default=0))
-    ends = sorted({*ends, *(step for step in (*there, *further) if step < ends[-1])})
+    further = (step for step in (*ends, *job.also_at) if step > max(there, default=0))
+    ends = sorted({*needed, *(step for step in (*there, *further) if step < needed[-1])})
     done = 0
     while done < len(ends) and (checkpoint := job.folder.read(ends[done])):
         yield checkpoint

@@ -168,6 +168,20 @@ def test_a_step_in_between_that_another_training_has_passed_is_not_gone_back_for
     assert _equal(*_weights([list(run("whole"))[-1], longer[-1]]))
 
 
+def test_where_the_last_checkpoint_alone_is_needed_those_before_it_are_not_gone_back_for_either(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    whole = list(run("whole"))
+    shorter = list(run("shorter", settings=replace(SETTINGS, budget=BudgetSettings(16), checkpoints=1)))
+    asked = {"settings": replace(SETTINGS, checkpoints=4), "relatives": [tmp_path / "shorter"]}
+    steps = [each.step for each in run("all", **asked)]
+    assert steps[0] < shorter[0].step < steps[-1], "each is needed: begun anew"
+    longer = list(run("longer", **asked, last_alone=True))
+    later = [step for step in steps if step > shorter[0].step]
+    assert [each.step for each in longer] == [shorter[0].step, *later]
+    assert _equal(*_weights([whole[-1], longer[-1]]))
+
+
 def test_only_the_newest_checkpoint_keeps_its_state(run: Callable[..., Any], tmp_path: Path) -> None:
     last = list(run())[-1]
     states = list((tmp_path / "run").rglob("state.safetensors"))
