@@ -194,11 +194,11 @@ def _way_out(path: str, key: str, what: str) -> str:
     unneeded += ["transformer/*.safetensors"] if parts else []  # it is there as a file of its own
     skip = "".join(f" --exclude '{pattern}'" for pattern in unneeded)
     size = f" (about {known.without if parts else known.gigabytes} GB; licence {known.licence})" if known else ""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_token
 
     lines += [
         f"To fetch the weights{size}:{accept}",
-        *(["    hf auth login    # or set HF_TOKEN"] if accept else []),
+        *(["    hf auth login    # or set HF_TOKEN"] if accept and not get_token() else []),
         f"    hf download {path}{skip}",
         f"They go to {constants.HF_HUB_CACHE} (HF_HOME or HF_HUB_CACHE move it) and are found there; or set {key} to a"
         " diffusers folder.",

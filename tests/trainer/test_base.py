@@ -23,6 +23,26 @@ def test_missing_weights_of_flux_name_licence_size_and_command(monkeypatch: pyte
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("base", "token", "told", "not_told"),
+    [
+        ("black-forest-labs/FLUX.1-dev", None, ("accept its licence", "hf auth login"), ()),
+        ("black-forest-labs/FLUX.1-dev", "hf_x", ("accept its licence",), ("hf auth login", "hf_x")),
+        ("black-forest-labs/FLUX.2-klein-base-4B", None, ("Apache-2.0",), ("accept its licence", "hf auth login")),
+        ("someone/a-flux", None, ("accept its licence", "hf auth login"), ()),
+    ],
+)
+def test_only_what_is_still_to_be_done_is_asked_for(
+    base: str, token: str | None, told: tuple[str, ...], not_told: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+    with pytest.raises(BaseError) as caught:
+        find_base(base)
+    said = str(caught.value)
+    assert f"hf download {base}" in said
+    assert all(part in said for part in told) and not any(part in said for part in not_told)
+
+
 def test_missing_weights_are_found_before_torch_is_imported() -> None:
     code = (
         "import sys\nfrom trainer import load_base, BaseError\nfrom trainer.settings import BaseSettings\n"
