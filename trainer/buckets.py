@@ -63,7 +63,9 @@ def fit_picture(
         bucket = _nearest_bucket(width / height, bucket_table(side, step, min_side, max_side), (width, height))
         resized = _covering(width, height, bucket)
     if not (bucket.width and bucket.height):
-        raise ValueError(f"a picture of {width}x{height} px has an edge below {step} px at side {side}")
+        raise ValueError(
+            f"{width}x{height} px is too narrow, an edge would be below {step} px at side {side}: crop or leave it out"
+        )
     return Fit(bucket, resized, ((resized[0] - bucket.width) // 2, (resized[1] - bucket.height) // 2))
 
 

@@ -74,7 +74,7 @@ class OptimizerName(StrEnum):
 
     adamw = "adamw"  # torch's
     adamw8bit = "adamw8bit"  # bitsandbytes': its averages take a quarter of the memory
-    adafactor = "adafactor"  # torch's: hardly any memory of its own
+    adafactor = "adafactor"  # transformers': hardly any memory of its own
     prodigy = "prodigy"  # prodigyopt's: finds its rate, `learning_rate` is a factor on it
 
 
