@@ -31,6 +31,7 @@ from trainer.flow import picture_ids
 from trainer.lora import Lora
 from trainer.memory import activations_recomputed, forget_peak, peak_bytes
 from trainer.optimizers import OPTIMIZERS
+from trainer.packing import nf4_linear
 from trainer.plan import make_plan
 from trainer.settings import (
     BaseSettings,
@@ -121,21 +122,9 @@ def _draw_weights(model: nn.Module, device: torch.device) -> None:
 
 
 def _nf4(linear: nn.Linear, device: torch.device) -> nn.Module:
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
-    packed = Linear4bit(
-        linear.in_features,
-        linear.out_features,
-        bias=linear.bias is not None,
-        compute_dtype=torch.bfloat16,
-        quant_type="nf4",
-        device="meta",
-    )
     drawn = torch.empty(linear.weight.shape, dtype=torch.bfloat16, device=device).normal_(0, 0.02)
-    packed.weight = Params4bit(drawn, requires_grad=False, quant_type="nf4", module=packed)
-    if linear.bias is not None:
-        packed.bias = nn.Parameter(torch.zeros_like(linear.bias, device=device), requires_grad=False)
-    return packed.to(device)
+    bias = None if linear.bias is None else torch.zeros(linear.bias.shape, dtype=torch.bfloat16, device=device)
+    return nf4_linear(drawn, bias, torch.bfloat16, device)
 
 
 def inputs(model: FluxTransformer2DModel, side: int, device: torch.device) -> dict[str, torch.Tensor]:

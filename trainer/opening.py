@@ -20,6 +20,7 @@ from trainer.base import BaseError, Family, base_ids, family_of, single_file
 from trainer.device import find_device
 from trainer.flux import FluxBase
 from trainer.klein import KleinBase
+from trainer.packing import pack_linears
 from trainer.products import onednn_is_faster, use_onednn
 from trainer.settings import BaseSettings, Quantize
 from trainer.streaming import stream_blocks
@@ -66,7 +67,7 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
         use_cpu_blocks(pipeline.transformer)
     if device.type == "cpu":
         pipeline.vae.to(memory_format=torch.channels_last)  # a quarter faster; no numbers change but the last bits
-    if device.type == "cpu" and onednn_is_faster():
+    if device.type == "cpu" and settings.quantize == Quantize.none and onednn_is_faster():
         use_onednn(pipeline.transformer)
     return base_class(pipeline, settings, base_ids(settings), device)
 
@@ -95,17 +96,14 @@ def _transformer(folder: Path, settings: BaseSettings, device: torch.device) -> 
     """The transformer from its own file, or with its weights packed while they are read."""
     model = getattr(diffusers, _CLASSES[family_of(folder)][1])
     asked: dict[str, Any] = {"dtype": getattr(torch, settings.dtype), "local_files_only": True}
-    packing = _packing(settings)
-    if packing is not None:
-        asked["quantization_config"] = packing
     file = single_file(settings)
     if file is None:
+        if (packing := _packing(settings)) is not None:
+            asked["quantization_config"] = packing
         return model.from_pretrained(str(folder), subfolder="transformer", **asked)
     _check_file(file, folder)
-    if packing is not None:
-        asked["device"] = device  # packed there, which a CPU does slowly
     try:
-        return model.from_single_file(str(file), config=str(folder), subfolder="transformer", **asked)
+        loaded: nn.Module = model.from_single_file(str(file), config=str(folder), subfolder="transformer", **asked)
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
         said = str(error).splitlines()[0][:200]
         if isinstance(error, LookupError):  # a name that its reader looks for
@@ -114,6 +112,9 @@ def _transformer(folder: Path, settings: BaseSettings, device: torch.device) -> 
             f"`base.path`={settings.path} does not hold the weights of a {model.__name__} of the shape in"
             f" {folder / 'transformer'}: {said}"
         ) from error
+    if settings.quantize in (Quantize.nf4, Quantize.int8):
+        pack_linears(loaded, settings.quantize, asked["dtype"], device)
+    return loaded
 
 
 def _check_file(file: Path, folder: Path) -> None:

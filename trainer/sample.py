@@ -25,7 +25,7 @@ from trainer.flux import FluxBase
 from trainer.lora import LoraLinear, plugged_in
 from trainer.peft_layers import load_layers
 from trainer.products import FrozenLinear
-from trainer.settings import Prompt, SampleSettings
+from trainer.settings import Prompt, Quantize, SampleSettings
 
 _VERSION = 2  # of the sampler's mathematics: raise it when pictures change
 
@@ -168,8 +168,8 @@ def _applied(base: FluxBase, lora: Path | None, strength: float) -> Iterator[Non
         for name, (down, up) in read_lora(lora).items():
             linear = _linear(base, name, (up.shape[0], down.shape[1]), Path(lora))
             down, up = down.float().to(base.device), up.float().to(base.device)
-            plain = type(linear) in (nn.Linear, FrozenLinear) and base.dtype == torch.float32
-            if plain and base.device.type == "cpu":
+            whole = base.dtype == torch.float32 and base.settings.quantize == Quantize.none
+            if whole and base.device.type == "cpu" and type(linear) in (nn.Linear, FrozenLinear):
                 layers[name] = _merged(cast(nn.Linear, linear), down, up, strength)
             else:
                 layers[name] = LoraLinear(linear, down, up, strength)

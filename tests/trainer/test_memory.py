@@ -27,7 +27,7 @@ from trainer.examples import read_examples
 from trainer.extras import missing_extras, unusable_together
 from trainer.flux import FluxBase
 from trainer.loop import train
-from trainer.lora import LoraLinear, target_layers
+from trainer.lora import target_layers
 from trainer.memory import activations_recomputed
 from trainer.plan import Plan, make_plan
 from trainer.sample import sample
@@ -82,14 +82,18 @@ def _train(base: FluxBase, pictures: Path, folder: Path, settings: TrainSettings
     return load_file(list(checkpoints)[-1].lora)
 
 
+def _needs(quantize: Quantize) -> None:
+    library = LIBRARIES.get(quantize)
+    if library and find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+
+
 @pytest.mark.parametrize("quantize", [Quantize.fp8, Quantize.int8])
 @pytest.mark.filterwarnings("ignore")  # of the libraries' own
 def test_packed_weights_train_nearly_as_whole_ones_and_repeat(
     quantize: Quantize, tiny_settings: BaseSettings, picture_folder: Path, tmp_path: Path
 ) -> None:
-    library = LIBRARIES.get(quantize)
-    if library and find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+    _needs(quantize)
     whole = load_base(replace(tiny_settings, dtype=Dtype.bfloat16))
     packed = load_base(replace(tiny_settings, dtype=Dtype.bfloat16, quantize=quantize))
     assert packed.id != whole.id and packed.text_id == whole.text_id and packed.vae_id == whole.vae_id
@@ -104,22 +108,20 @@ def test_packed_weights_train_nearly_as_whole_ones_and_repeat(
     assert 0 < difference < 0.1
 
 
-@pytest.mark.filterwarnings("ignore")  # of the library's own
-def test_a_lora_trains_beside_a_layer_in_nf4() -> None:
-    """What a CPU can show of it: diffusers packs a whole transformer on a GPU only."""
-    library = pytest.importorskip("bitsandbytes")
-    generator = torch.Generator().manual_seed(0)
-    whole = torch.nn.Linear(64, 32)
-    packed = library.nn.Linear4bit(64, 32, compute_dtype=torch.float32, quant_type="nf4")
-    packed.load_state_dict(whole.state_dict())
-    packed = packed.to("cpu").requires_grad_(False)
-    down, up = (torch.nn.Parameter(torch.randn(*size, generator=generator)) for size in ((4, 64), (32, 4)))
-    x = torch.randn(2, 5, 64, generator=generator, requires_grad=True)
-    found = LoraLinear(packed, down, up, 0.5)(x)
-    expected = whole(x) + 0.5 * x @ down.T @ up.T
-    assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
-    found.square().sum().backward()
-    assert x.grad is not None and all(weight.grad is not None and weight.grad.any() for weight in (down, up))
+@pytest.mark.parametrize("dtype", list(Dtype))
+@pytest.mark.parametrize("quantize", [Quantize.fp8, Quantize.int8])
+@pytest.mark.filterwarnings("ignore")  # of the libraries' own
+def test_a_lora_trains_and_draws_on_packed_weights_whatever_they_compute_in(
+    quantize: Quantize, dtype: Dtype, tiny_settings: BaseSettings, picture_folder: Path, tmp_path: Path
+) -> None:
+    _needs(quantize)
+    pictures = []
+    for kept in (Quantize.none, quantize):
+        base = load_base(replace(tiny_settings, dtype=dtype, quantize=kept))
+        _train(base, picture_folder, tmp_path / kept)
+        lora = next((tmp_path / kept).rglob("lora.safetensors"))
+        pictures += sample(base, [Prompt("a red heart", seed=1)], SampleSettings(steps=2), lora=lora)
+    assert 0 < (pictures[0] - pictures[1]).abs().mean() < 0.1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
