@@ -15,6 +15,7 @@ from trainer.style_words import (
     JOINTS,
     Sentence,
     found,
+    lead_in,
     listed,
     mark_hanging,
     marked,
@@ -71,6 +72,7 @@ def keep_subject(text: str, strip: Iterable[Strip]) -> str:
 
 
 def _keep_once(text: str, classes: tuple[Strip, ...]) -> str:
+    text = _tags_before_prose(text)
     if is_tag_list(text):
         return ", ".join(
             tag
@@ -83,7 +85,7 @@ def _keep_once(text: str, classes: tuple[Strip, ...]) -> str:
     for sentence in sentences(text):
         clauses = _stripped(sentence, classes)
         if not subject:
-            subject, clauses = find_subject(clauses, drop_carrier=Strip.medium in classes)
+            subject, clauses = find_subject(clauses, _split(sentence), drop_carrier=Strip.medium in classes)
             if subject and subject[0][0].lower() in NAMES_NOTHING:  # "[a poster] for an agency": say who in the next
                 clauses, subject = subject + clauses, []
         rest += clauses
@@ -120,6 +122,13 @@ def is_tag_list(text: str) -> bool:
     if len(parts) < _TAGS_AT_LEAST or re.search(r"\.(?:\s|$)", text):
         return False
     return all(len(part) <= _TAG_WORDS and not _IN_NO_TAG.intersection(part) for part in parts if not _known(part))
+
+
+def _tags_before_prose(text: str) -> str:
+    """The tags of a caption that is tags and then a sentence that says them again; any other caption as it is."""
+    tags, _, last = text.rstrip(" .").rpartition(", ")
+    prose = last[:1].isupper() and len(last.split()) > _TAG_WORDS and _IN_NO_TAG.intersection(last.lower().split())
+    return tags if prose and tags.count(",") >= _TAGS_AT_LEAST and is_tag_list(tags) else text
 
 
 def _known(part: list[str]) -> bool:
@@ -166,8 +175,10 @@ def _stripped(sentence: Sentence, classes: tuple[Strip, ...], later: bool = Fals
         if word == "," and not dropped:
             rest = _stripped_clause(words, marks, later)
             named = marks[:1] == [True] and rest and tuple(_before(words, rest)) in phrases("shows")
-            if named and len(clauses) == 1 and len(clauses[0]) == 2 and clauses[0][0].lower() in ARTICLES:
+            if named and len(clauses) == 1 and _is_adjective(clauses[0]):
                 clauses.pop()  # "a lush, [detailed painting of] a garden"
+            if not rest and any(marks) and clauses:
+                clauses[-1] = _without_waiting(clauses[-1])
             clauses.append(rest)
             words, marks = [], []
         else:
@@ -177,6 +188,32 @@ def _stripped(sentence: Sentence, classes: tuple[Strip, ...], later: bool = Fals
     if clauses and clauses[0][0].lower() in JOINTS | SHOWS and sentence[0].lower() not in JOINTS | SHOWS:
         clauses[0] = clauses[0][1:]  # "[an engraving] with a heart", "[a poster], featuring a heart"
     return [clause for clause in clauses if clause]
+
+
+def _without_waiting(clause: Sentence) -> Sentence:
+    """A clause without an adjective at its end whose noun went with the next one: "a hut with [quick], [strokes]"."""
+    end = len(clause) - 1
+    while end > 0 and clause[end - 1].lower() in ARTICLES:
+        end -= 1
+    waits = end > 1 and listed(clause[-1], "companions") and clause[end - 1].lower() in JOINTS
+    return clause[: end - 1] if waits else clause
+
+
+def _is_adjective(clause: Sentence) -> bool:
+    """Whether a clause is the first of two adjectives: "a lush", "this is a crisp"."""
+    said = clause[lead_in(clause) :]
+    return len(said) == 2 and said[0].lower() in ARTICLES
+
+
+def _split(sentence: Sentence) -> list[Sentence]:
+    """The clauses between the commas."""
+    clauses: list[Sentence] = [[]]
+    for word in sentence:
+        if word == ",":
+            clauses.append([])
+        else:
+            clauses[-1].append(word)
+    return clauses
 
 
 def _before(clause: Sentence, rest: Sentence) -> Sentence:
@@ -210,7 +247,8 @@ def _broken(clause: list[str], gone: list[bool]) -> bool:
         ends = not after or after in _GOES_ON or listed(after, "made") or listed(after, "shows")
         if ends and (before in ARTICLES or before in _SAYS):
             return True
-    return False
+    kept = [word.lower() for word, dropped in zip(clause, gone, strict=True) if not dropped]
+    return bool(kept) and (kept[-1] in GLUE | {"to"} or (gone[0] and listed(kept[0], "made")))
 
 
 def _without(tokens: list[str], unwanted: Iterable[tuple[str, ...]]) -> list[str]:

@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from trainer.settings import Strip
+from trainer.style_patterns import IN_A_STYLE, PATTERNS
 
 ARTICLES = frozenset({"a", "an", "the"})
 GLUE = ARTICLES | {
@@ -34,6 +35,12 @@ _OPENING = re.compile(
     r"(?: (?:of|in) (?:the|this) \w+)? (?:is|are) "
     r"|(?:at|in|on) the (?:very )?(?:cent(?:er|re)|middle|heart|foreground|left|right|top|bottom)(?: side)?"
     r"(?: of (?:the|this) \w+)? (?:is|are|there is|there are|we (?:can )?see|stands|sits) ",
+    re.IGNORECASE,
+)
+_MAKER = re.compile(
+    r"(?:the|this) (?:artist|painter|photographer|illustrator|engraver|sculptor|draughtsman|author|image|picture) "
+    r"(?:has |here )?(?:painted|drawn|depicted|captured|rendered|sketched|photographed|illustrated|engraved|carved"
+    r"|paints|draws|depicts|captures|renders|sketches|illustrates|shows|portrays|portrayed|imagines|imagined) ",
     re.IGNORECASE,
 )
 _WEIGHT = re.compile(r"\(([^():]+):\d[\d.]*\)")  # of WebUI's prompts: "(ink wash:1.2)"
@@ -96,7 +103,8 @@ def _forms(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def lead_in(sentence: Sequence[str]) -> int:
     """How many words at the start only say that something is to be seen: "there is", "at the centre is"."""
-    opening = _OPENING.match(" ".join(sentence) + " ")
+    line = " ".join(sentence) + " "
+    opening = _OPENING.match(line) or _MAKER.match(line)
     spans = found(sentence[:_LONGEST_PHRASE], phrases("lead_in"))
     return max([len(opening[0].split()) if opening else 0, *(end for start, end in spans if start == 0)])
 
@@ -117,9 +125,11 @@ def _of_classes(sentence: Sentence, classes: Iterable[str]) -> list[bool]:
                 gone[start:end] = [True] * (end - start)
     line = " ".join(sentence)
     for name in classes:
-        for pattern in _PATTERNS[Strip(name)]:
+        if name == Strip.medium and (maker := _MAKER.match(f"{line} ")):
+            gone[: len(maker[0].split())] = [True] * len(maker[0].split())
+        for pattern in PATTERNS[Strip(name)]:
             for match in pattern.finditer(line):
-                if pattern is _IN_A_STYLE and not _describes(match["gone"]):
+                if pattern is IN_A_STYLE and not _describes(match["gone"]):
                     continue
                 start, end = (len(line[:place].split()) for place in match.span("gone"))
                 gone[start:end] = [True] * (end - start)
@@ -161,6 +171,8 @@ def _is_a_thing(sentence: Sentence, start: int, end: int, *, alone: bool) -> boo
     after = sentence[end].lower() if end < len(sentence) else ","
     if after in DETERMINERS and does(sentence[end - 1]):  # "an artist painting a wall"
         return True
+    if after in ("from", "out") and does(sentence[end - 1]) and not listed(sentence[end - 1], "carriers"):
+        return True  # "a dragon hatching from an egg"
     if end - start > 1 and start and acts(sentence[start]) and sentence[start - 1].lower() not in DETERMINERS | {","}:
         return True  # "men playing cards"
     if alone and after[0].isalnum() and not (after in GLUE | JOINTS | _AROUND or does(after)):
@@ -204,125 +216,6 @@ def _without_eras(sentence: Sentence, gone: list[bool]) -> list[bool]:
     return gone
 
 
-# What no list can hold.
-_PARTS = {
-    "BEGIN": r"(?:^|(?<=, ))",  # of a clause
-    "END": r"(?= ,|$)",
-    "REST": r"[^,]*?(?= ,|$)",  # of a clause
-    "PHRASE": r"(?:(?! (?:sitting|standing|holding|wearing|walking|riding|running|looking|playing|dancing|reading"
-    r"|lying|flying|carrying|eating|sleeping|with|(?:show|depict|featur|portray|illustrat)(?:s|es|ing)"
-    r"|of (?:an?|<COUNT>))\b)[^,])*",
-    # up to what the subject does
-    "ART": r"(?:(?:an?|the|its) )?",
-    "WORD": r"[\w'&.-]+",
-    "NAME": r"(?:[A-Z][\w'.-]*|van|von|de|der|da|di|le|la)",
-    "STYLES": r"(?:styles?|manner|aesthetics?|artstyle|tradition|fashion)",
-    "BOOKS": r"(?:atlas|textbook|book|manuscript|encyclopa?edia|comics?|magazine|journal|treatise|herbal)",
-    "MOODS": r"(?:mood|atmosphere|feel|feeling|vibes?|ambience|emotion|sense)",
-    "LINES": r"(?:(?:out|sight)?lines?|line ?(?:art|work)|contours?|(?:brush)?strokes?|brushwork|[\w-]*shading"
-    r"|palettes?|tones?|tonality|hues|textur(?:es?|ing)|[\w-]*lighting|colou?rs|colou?ring|colou?r scheme|focus"
-    r"|contrast|saturation"
-    r"|[\w-]*hatching|stippling|grain|dots|washes|gradients?|shadows|highlights|silhouettes|edges|bloom|blur|bokeh|flares?"
-    r"|vignett(?:e|ing)|aberration|distortion|artifacts|noise|perspective|composition|viewpoint|angle|framing|finish"
-    r"|exposure|typography|lettering|detail(?:s|ing)?|patterning|splatters?|layering|proportions|aesthetics?)",
-    "THINGS": r"(?:power|phone|telephone|train|tram|railway|subway|tan|clothes|washing|fishing|polka|picket|finish"
-    r"|chorus|hair|eye|skin|school) ",
-    "COLOURS": r"(?:reds|blues|greens|browns|gr[ae]ys|yellows|oranges|purples|pinks|whites|blacks|golds|teals|ochres"
-    r"|creams|violets|turquoises|pastels|neutrals|neons|brights)",
-    "COUNT": r"(?:\d+\w*|one|two|three|four|five|several|some|many)",
-    "MEDIA": r"(?:art|artwork|carving|collage|comic|drawing|engraving|etching|film|illustration|lithograph|painting"
-    r"|photo|photograph|photography|poster|render|rendering|screenshot|sculpture|shot|sketch|still|tapestry|woodcut"
-    r"|media|medium)s?",
-    "SHOT": r"(?:shot|captured|taken|photographed|filmed|recorded|developed|scanned)",
-    "CAMERA": r"(?:kodak|canon|nikon|fuji\w*|leica|hasselblad|sony|pentax|olympus|ilford|cinestill|mamiya|rollei\w*"
-    r"|contax|zeiss|agfa\w*|lomo\w*|holga|gopro|iphone|polaroid)",
-}
-
-
-def _pattern(text: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
-    """A pattern on the words of a sentence joined by spaces, commas among them; its group `gone` is what it marks."""
-    for name, meaning in _PARTS.items():
-        text = text.replace(f"<{name}>", meaning)
-    return re.compile(text, flags)
-
-
-_IN_A_STYLE = _pattern(r"(?P<gone>\bin <ART>(?:(?!(?:in|on|at|with) )<WORD>(?: ,)? ){1,6}?<STYLES>)(?= |$)")
-_PATTERNS: dict[Strip, tuple[re.Pattern[str], ...]] = {
-    Strip.style: (
-        _pattern(
-            r"(?P<gone>\b(?:in (?:the )?(?:style|manner|fashion|tradition|spirit) of|inspired by|reminiscent of"
-            r"|typical of|recalling|reminding of|influenced by|based on the (?:style|work) of|(?:in )?homage to"
-            r"|(?:resembl|imitat|mimick|emulat|echo|recall)ing) <PHRASE>)"
-        ),
-        _pattern(r"(?P<gone>\bstyle of <NAME>(?: <NAME>)*)(?= |$)", 0),
-        _IN_A_STYLE,
-        _pattern(r"<BEGIN>(?P<gone><ART>(?:<WORD> ){1,4}(?:<STYLES>|inspired))<END>"),
-        _pattern(r"(?P<gone>\b[\w']+-(?:style|styled|inspired|influenced|infused|esque|core)\b)"),
-        _pattern(
-            r"(?P<gone>\b(?!(?:organ|mechan|microorgan|tour|magnet|bapt)isms?\b|manticore|albacore|burlesque|arabesque)"
-            r"\w{3,}(?:isms?|core|punk|esque)\b)"
-        ),
-        _pattern(r"<BEGIN>(?P<gone>(?:<WORD> )?style raw)<END>"),
-        _pattern(r"<BEGIN>(?P<gone>(?:<WORD> ){1,3}(?:quality|resolution))<END>"),
-        _pattern(r"<BEGIN>(?P<gone><ART>(?:<WORD> ){1,3}(?:era|period|movement|revival|school|dynasty))<END>"),
-        _pattern(r"(?P<gone>\b(?:\d{4}s|\d{1,2}(?:st|nd|rd|th)[- ]century|\d+-?bit|(?:circa|dated) \d{4})\b)"),
-        _pattern(r"(?P<gone>\b[Bb]y <NAME>(?: (?:and |& )?<NAME>)*)(?= |$)", 0),
-        _pattern(r"(?<=, )(?P<gone><NAME>(?: <NAME>){1,2})<END>", 0),
-        _pattern(r"(?P<gone>\bfrom <ART>(?:<WORD> ){0,4}<BOOKS>)<END>"),
-        _pattern(r"<BEGIN>(?P<gone>(?:score[_ ]\d+(?:[_ ]up)?|(?:source|rating)[_ ]\w+|year \d{4}))<END>"),
-    ),
-    Strip.medium: (
-        _pattern(r"<BEGIN>(?P<gone>(?:plate|fig|figure|pl)(?: \.)? [ivxlcdm\d]+)<END>"),
-        _pattern(r"<BEGIN>(?P<gone>(?:(?:first|second|third|final|only) state(?: of \w+)?|signed(?: <REST>)?))<END>"),
-        _pattern(
-            r"\b(?:draw\w*|paint\w*|made|sketch\w*|art|illustration|picture) (?P<gone>by <ART>(?:<WORD> )?"
-            r"(?:child|children|artists?|students?|painter|engraver))(?= |$)"
-        ),
-        _pattern(r"<BEGIN>(?P<gone>(?:f ?/ ?[\d.]+|\d+ ?mm(?: (?:lens|film|photo\w*|f ?/ ?[\d.]+))*|iso ?\d+))<END>"),
-        _pattern(
-            r"(?P<gone>\b(?:made|crafted|built|sculpted|formed|folded|assembled) (?:entirely )?(?:out )?(?:of|from|in)"
-            r" (?:<WORD> )?(?:wire|clay|felt|paper|cardboard|yarn|plasticine|lego|thread|beads|fabric))(?= |$)"
-        ),
-        _pattern(
-            r"<BEGIN>(?P<gone>(?!an? \w+ \w+ing(?= ,|$))<ART>(?!\w+ing |martial |<COUNT> )"
-            r"(?:(?!(?:an?|the|of|with|in|on) )<WORD> ){1,3}<MEDIA>)<END>"
-        ),
-        _pattern(r"(?P<gone>\b<SHOT> (?:on|with|using|through|via) (?:<CAMERA> )?<PHRASE>)"),
-        _pattern(r"(?<=, )(?P<gone><CAMERA>(?: <WORD>){0,4})<END>"),
-    ),
-    Strip.technique: (
-        _pattern(
-            r"<BEGIN>(?P<gone>(?:with |using |in )?(?!<THINGS>)(?:(?!(?:an?|the|of|with|in) |<THINGS>)"
-            r"<WORD> ){0,5}<LINES>(?: (?:and|on) <WORD>)?)<END>"
-        ),
-        _pattern(
-            r"(?P<gone>\b(?:with|using|utili[sz]ing|employing|in|through|via|and) <ART>"
-            r"(?:(?!(?:an?|the|of|on|at|with|in|and) |<THINGS>)<WORD> ){0,4}"
-            r"<LINES>)(?= |$)"
-        ),
-        _pattern(
-            r"(?P<gone>\b(?:in|with|using) <ART>(?:<WORD> ){0,3}"
-            r"(?:shades|hues|tones|tints|palette|colou?r scheme) of <REST>)"
-        ),
-        _pattern(
-            r"(?:<BEGIN>|\b(?=(?:with|in|using) ))(?P<gone>(?:(?:with|in|using) )?<ART>"
-            r"(?:(?!(?:with|in|on|of|an?|the) )<WORD> ){0,3}<COLOURS>"
-            r"(?:(?: ,| and| , and) (?:(?!and )<WORD> ){0,2}<COLOURS>){0,3})<END>"
-        ),
-        _pattern(r"(?P<gone>\b[\w']+-(?:toned|tinted|hued|shaded|rendered|painted|colou?red)\b)"),
-        _pattern(r"<BEGIN>(?P<gone>(?:the |its |overall )+(?:<WORD> )?<LINES> (?:of [^,]*)?(?:is|are) <REST>)"),
-    ),
-    Strip.emotion: (
-        _pattern(r"<BEGIN>(?P<gone>(?:with |in )?<ART>(?:<WORD> ){1,3}<MOODS>)<END>"),
-        _pattern(r"<BEGIN>(?P<gone>(?:and )?(?:the |its |overall )+<MOODS> (?:of [^,]*)?(?:is|feels) <REST>)"),
-        _pattern(
-            r"(?P<gone>\b(?:(?:that|which|and) )?(?:giv|lend|add|creat|evok|convey)\w* (?:an? <WORD> , )?[^,]*"
-            r"\b<MOODS>\b <REST>)"
-        ),
-    ),
-}
-
-
 def mark_hanging(clause: list[str], gone: list[bool]) -> None:
     """Mark what only spoke of marked words: companions beside them, the joint before them, and "engraving of"."""
     _mark_companions(clause, gone)
@@ -340,9 +233,15 @@ def _mark_companions(clause: list[str], gone: list[bool]) -> None:
             if gone[here]:
                 continue
             before, after = here > 0 and gone[here - 1], here + 1 < len(gone) and gone[here + 1]
-            plain = listed(token, "companions")
+            plain = listed(token, "companions") and not _is_verb(clause, here)
             if (plain and (before or after)) or (token.lower() in ("and", "-", "&") and before and after):
                 gone[here] = changed = True
+
+
+def _is_verb(clause: Sentence, here: int) -> bool:
+    """Whether a word shows what follows: "this design features [a mushroom]", not "with bold features"."""
+    following = clause[here + 1].lower() if here + 1 < len(clause) else ""
+    return (clause[here].lower(),) in phrases("shows") and following in DETERMINERS
 
 
 def _mark_joints(clause: list[str], gone: list[bool]) -> None:
@@ -365,6 +264,7 @@ def _mark_name(clause: list[str], gone: list[bool]) -> None:
     """Mark "a large engraving of" whole once "engraving" is marked; "a vintage drawing of" stays "a drawing of"."""
     nothing = begin = lead_in(clause)
     _mark_name_before_with(clause, gone, begin)
+    _mark_name_on_ground(clause, gone, begin)
     for start, end in found(clause, phrases("shows")):
         if gone[start]:
             continue
@@ -378,15 +278,38 @@ def _mark_name(clause: list[str], gone: list[bool]) -> None:
         if len(head) <= _LONGEST_NAME and not any(clause[n].lower() in JOINTS or acts(clause[n]) for n in head):
             first = 0 if begin == nothing else begin
             gone[first:end] = [True] * (end - first)
+        begin = end
 
 
 def _mark_name_before_with(clause: list[str], gone: list[bool], begin: int) -> None:
-    """Mark "a concert [poster]" whole before "with a phoenix"."""
+    """Mark "a concert [poster]" whole before "with a cat", "a [stained glass] window" before "with a picture of"."""
     end = next((n for n in range(begin + 1, len(clause)) if clause[n].lower() == "with"), 0)
+    named = [after for of, after in found(clause[:end], phrases("shows")) if of and listed(clause[of - 1], "carriers")]
+    begin = max([begin, *named])
     head = [clause[n] for n in range(begin, end) if not gone[n] and clause[n].lower() not in ARTICLES]
-    named = end and gone[end - 1] and listed(clause[end - 1], "carriers") and len(head) <= _LONGEST_NAME
-    if named and not any(word.lower() in JOINTS or acts(word) for word in head):
+    is_named = end and gone[end - 1] and listed(clause[end - 1], "carriers")
+    bears = end and listed(clause[end - 1], "supports") and any(gone[begin:end]) and _is_picture(clause[end + 1 :])
+    says_more = len(head) > _LONGEST_NAME or any(word.lower() in JOINTS or acts(word) for word in head)
+    if (is_named or bears) and not says_more:
         gone[:end] = [True] * end
+
+
+def _mark_name_on_ground(clause: list[str], gone: list[bool], begin: int) -> None:
+    """Mark "[embroidery] on dark linen of" whole."""
+    for on, word in enumerate(clause):
+        if word.lower() not in ("on", "in", "over") or not any(gone[begin:on]):
+            continue
+        ground = [other.lower() for other in clause[on + 1 : on + 1 + _LONGEST_NAME]]
+        bare = "of" in ground[1:] and not DETERMINERS.intersection(ground[: ground.index("of")])
+        if bare and all(gone[n] or clause[n].lower() in ARTICLES for n in range(begin, on)):
+            end = on + ground.index("of") + 2
+            gone[:end] = [True] * end
+
+
+def _is_picture(words: Sentence) -> bool:
+    """Whether words are the name of a picture: "a picture of [a ship]"."""
+    named = [word for word in words[:3] if word.lower() not in ARTICLES]
+    return len(named) > 1 and listed(named[0], "carriers") and (named[1].lower(),) in phrases("shows")
 
 
 def _mark_tail(clause: list[str], gone: list[bool]) -> None:

@@ -14,6 +14,7 @@ from trainer.style_words import (
     GLUE,
     JOINTS,
     Sentence,
+    acts,
     does,
     found,
     lead_in,
@@ -31,6 +32,9 @@ _LONGEST_INTRODUCTION = 9  # words before "drawing of" that still belong to the 
 _LONGEST_ASIDE = 3  # words of a clause before ", showing a heart" that says nothing of the subject
 _OF_PICTURES = ("carriers", "places", "shows")
 _DONE = frozenset({"surrounded", "dressed", "covered", "seated", "perched", "wrapped", "followed", "armed", "filled"})
+_POSSESSIVES = frozenset({"his", "her", "its", "their"})
+_OF_A_BODY = frozenset({"back", "side", "left", "right", "upper", "lower"})
+_PUT = frozenset({"carved", "drawn", "engraved", "etched", "painted", "printed", "sketched", "sprayed", "stencilled"})
 _AFTER_A_COMMA = frozenset({("of",), ("in", "which")} | {(word,) for word in SHOWS})
 _SAYS_OF_A_PICTURE = frozenset({"shows", "depicts", "portrays", "features", "illustrates"})
 _WAITS = frozenset(
@@ -41,8 +45,13 @@ _AN = re.compile(r"(?!eu|ewe|on(?:e|ce)\b|one-|uni(?![mn])|u[kst][aeiou]|ufo)[ae
 _ADJECTIVE = re.compile(r"(?:[iy]ng|ed|ful|ous|ish|less|ive|al|ic|ant|ent)$")
 
 
-def find_subject(clauses: list[Sentence], *, drop_carrier: bool) -> tuple[list[Sentence], list[Sentence]]:
-    """What names the subject, from behind "a drawing of" to where places or details begin; and the other clauses."""
+def find_subject(
+    clauses: list[Sentence], whole: list[Sentence], *, drop_carrier: bool
+) -> tuple[list[Sentence], list[Sentence]]:
+    """What names the subject, from behind "a drawing of" to where places or details begin; and the other clauses.
+
+    `whole` are the clauses as they were written: what is said of the subject stays if nothing in it was of a style.
+    """
     start, begin = _where_it_begins(clauses, drop_carrier)
     if len(clauses) > start + 1 and _waits_for_noun(clauses[start][begin:], clauses[start + 1]):
         clauses = [*clauses[:start], [*clauses[start], ",", *clauses[start + 1]], *clauses[start + 2 :]]
@@ -50,15 +59,17 @@ def find_subject(clauses: list[Sentence], *, drop_carrier: bool) -> tuple[list[S
     listing = _is_listing(clauses[start:])
     used = start
     for number, clause in enumerate(clauses[start:]):
-        if number and not (listing >= number or _acts(clause)):
-            break
+        if number and number > listing:
+            if not (_acts(clause) or (clause in whole and _says_more(clause))):
+                break
+            listing = number + _is_listing(clauses[start + number :])
         clause = clause[begin:] if number == 0 else clause
         end = min(_ends(clause), default=len(clause))
         if number == 0 and begin and [word.lower() for word in clause[-2:]] in (["on", "it"], ["in", "it"]):
             end = min(end, len(clause) - 2)  # "a picture of a ship [on it]"
         named.append(with_articles(_finished(clause[:end]) if end < len(clause) else clause))
         used += 1
-        if end < len(clause):
+        if end < len(clause) and not _is_made(clause[end:]):
             break
     named = [clause for clause in named if clause]
     return named, clauses[:start] + clauses[used:] if named else clauses
@@ -85,7 +96,7 @@ def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, 
     """Clause and word where the subject begins."""
     for number, clause in enumerate(clauses):
         shows = max((end for start, end in found(clause[:2], _AFTER_A_COMMA) if start == 0), default=0)
-        if shows and all(len(earlier) <= _LONGEST_ASIDE for earlier in clauses[:number]):
+        if shows and all(_is_aside(earlier) for earlier in clauses[:number]):
             return number, shows
     said = False
     for number, clause in enumerate(clauses):
@@ -103,6 +114,13 @@ def _where_it_begins(clauses: list[Sentence], drop_carrier: bool) -> tuple[int, 
             return number, 0
         said = True
     return 0, 0
+
+
+def _is_aside(clause: Sentence) -> bool:
+    """Whether a clause before ", showing a heart" says nothing of the subject, as "a human hand" would."""
+    tells = (*_OF_PICTURES, "companions", "modifiers")
+    names = clause[0].lower() in ARTICLES and not any(listed(clause[-1], name) for name in tells)
+    return len(clause) <= _LONGEST_ASIDE and not names
 
 
 def _only_tells_how(clause: Sentence, later: list[Sentence]) -> bool:
@@ -140,13 +158,11 @@ def _bears_pictures(word: str) -> bool:
 
 def _is_listing(clauses: list[Sentence]) -> int:
     """How many clauses after the first go on an enumeration ("a hand, a heart, and an eye")."""
-    bare = bool(clauses) and len(clauses[0]) <= _LONGEST_ASIDE and clauses[0][0].lower() not in DETERMINERS
     for number, clause in enumerate(clauses[1:], start=1):
         lowered = [word.lower() for word in clause]
         if {"is", "are"} & set(lowered) or lowered[0] in NAMES_NOTHING - {"and"}:
             return 0
-        last = lowered if lowered[0] in DETERMINERS else lowered[:3] if bare else lowered[:1]
-        if "and" in last:
+        if "and" in (lowered if lowered[0] in DETERMINERS else lowered[:_LONGEST_ASIDE]):
             return number
         if lowered[0] not in DETERMINERS and len(clause) > 2:
             return 0
@@ -158,13 +174,32 @@ def _acts(clause: Sentence) -> bool:
     first = clause[0].lower()
     if first in _DONE or (first == "with" and any(is_participle(word) for word in clause[2:4])):
         return True
-    return is_participle(clause[0].lower()) and not listed(clause[0], "shows") and not listed(clause[0], "made")
+    if first in _POSSESSIVES:  # "its neck passing through the ceiling"
+        return any(acts(word) and not listed(word, "shows") for word in clause[2:4])
+    return is_participle(first) and first not in SHOWS - {"showing"} and not listed(first, "made")
+
+
+def _says_more(clause: Sentence) -> bool:
+    """Whether a clause tells more of what was named: "with its organs exposed", "while it rains"."""
+    first = clause[0].lower()
+    if first in _POSSESSIVES | {"with", "while", "whose", "who"}:
+        return len(clause) > 1
+    following = clause[1].lower() if len(clause) > 1 else ""
+    return _suffers(first) and following in PLACED_BY | {"with", "into", "inside", "as"}
+
+
+def _is_made(words: Sentence) -> bool:
+    """Whether words tell how the picture was made: "[a room] is shown in cutaway"."""
+    told = [word for word in words if word.lower() not in GLUE]
+    return bool(told) and listed(told[0], "made")
 
 
 def _ends(clause: Sentence) -> list[int]:
     """Where places and details begin."""
     ends = [start for start, _ in found(clause, phrases("details")) if start]
     for here, word in enumerate(clause[:-1]):
+        if here and word.lower() in _PUT and clause[here + 1].lower() in ("on", "onto", "in", "into", "with"):
+            ends.append(here)  # "a boy [painted on a wall]"
         said_of = here and word.lower() in ("is", "are") and clause[here - 1].lower() not in ("that", "which", "who")
         if said_of and not is_participle(clause[here + 1].lower()) and not _suffers(clause[here + 1].lower()):
             ends.append(here)
@@ -175,17 +210,29 @@ def _places(clause: Sentence) -> list[int]:
     """Where phrases like "at the left", "on a grey background" and "with a sunset in the background" begin."""
     lowered = [word.lower() for word in clause]
     starts = []
-    for here, token in enumerate(lowered):
+    for here, token in enumerate(lowered[:-1]):
         if token not in PLACED_BY:
             continue
         stop = next((n for n in range(here + 1, len(lowered)) if lowered[n] in PLACED_BY), len(lowered))
-        named = [n for n in range(here + 1, stop) if listed(lowered[n], "places")]
+        if token == "to" and "the" not in lowered[here + 1 : here + 2]:
+            continue  # "pinned to a board"
+        if lowered[here + 1] in _POSSESSIVES and lowered[here + 2 : here + 3] and lowered[here + 2] in _OF_A_BODY:
+            continue  # "people on its back"
+        named = [n for n in range(here + 1, stop) if listed(lowered[n], "places") and not _before_a_noun(lowered, n)]
         if named and not _of_a_thing(lowered, named[-1]):
             behind = any(listed(lowered[n], "behind") for n in range(here + 1, stop))
             starts.append(lowered.index("with") if behind and "with" in lowered[:here] else here)
     if lowered and all(listed(token, "places") or token in ARTICLES | PLACED_BY for token in lowered):
         starts.append(0)
     return starts
+
+
+def _before_a_noun(clause: Sentence, here: int) -> bool:
+    """Whether a word only tells which thing is meant: "in a top [hat]", not "at the top left" or "at the top"."""
+    after = clause[here + 1] if here + 1 < len(clause) else ""
+    if not after[:1].isalnum() or after in GLUE | JOINTS | PLACED_BY or listed(after, "places"):
+        return False
+    return not is_participle(after) and not listed(after, "made")
 
 
 def _of_a_thing(clause: Sentence, place: int) -> bool:

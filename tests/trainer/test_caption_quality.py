@@ -15,6 +15,7 @@ from trainer.settings import Strip
 
 ALL = list(Strip)
 SETS = {"tuning": 40, "held_out": 60, "fresh": 30, "second_fresh": 30} | {f"unseen_{name}": 40 for name in "abcdefgh"}
+SETS |= {"unseen_i": 100, "unseen_j": 100}
 SANDBOX = Path(__file__).parents[2] / "sandbox" / "data"
 SMALL_WORDS = frozenset(
     {"a", "an", "the", "of", "on", "in", "at", "by", "to", "from", "with", "and", "is", "her", "its", "his"}
