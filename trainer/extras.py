@@ -40,6 +40,11 @@ def unusable_together(base: BaseSettings, train: TrainSettings) -> list[str]:
             "`train.lora.kind=dora` measures the base's weights, which `base.quantize=fp8` keeps in a format that"
             " cannot be added: choose base.quantize=nf4, int8 or none, or train.lora.kind=lora"
         )
+    if base.quantize == Quantize.nf4 and train.lora.kind == Kind.lokr:
+        faults.append(
+            "`train.lora.kind=lokr` takes the shape of the base's weights, which `base.quantize=nf4` packs two to a"
+            " byte: choose base.quantize=int8, fp8 or none, or train.lora.kind=lora"
+        )
     if base.group_offload and train.lora.kind == Kind.dora:
         faults.append(
             "`train.lora.kind=dora` measures the base's weights, which `base.group_offload` keeps off the device:"

@@ -252,6 +252,8 @@ def test_a_lokr_trains_on_weights_of_8_bits_and_a_dora_says_what_it_needs(
     assert any(weight.any() for name, weight in weights.items() if "lokr_w1" in name)
     (fault,) = unusable_together(asked, replace(settings, lora=LoraSettings(kind=Kind.dora)))
     assert "train.lora.kind=dora" in fault and "base.quantize=nf4" in fault
+    (fault,) = unusable_together(replace(asked, quantize=Quantize.nf4), settings)
+    assert "train.lora.kind=lokr" in fault and "base.quantize=int8" in fault
 
 
 def test_streaming_asks_for_recomputed_blocks(tiny_settings: BaseSettings) -> None:
