@@ -1,19 +1,22 @@
 """Where a study is kept: SQLite in its folder, or the database server that `storage.txt` in its folder names."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
 from sweep.errors import InputError, StorageLost
 
 DATABASE = "study.db"
 ADDRESS = "storage.txt"  # the server's address, without a password, for everything that reads the study later
 AWAY_S = 120  # a server may be out of reach while a study runs
+BREAKS = 10  # of a server in the middle of a statement, after which one gives up
 SILENT = 4  # heartbeats missed before a trial counts as left
 
 
@@ -28,7 +31,73 @@ def address_of(folder: Path) -> str:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
-def storage(folder: Path, heartbeat_seconds: int | None = None) -> optuna.storages.RDBStorage:
+def _again(statement: Callable[..., Any]) -> Any:
+    """Says a statement again when the server broke off in the middle of it; to say it twice must be to say it once."""
+
+    @wraps(statement)
+    def patient(*args: Any, **kwargs: Any) -> Any:
+        for left in reversed(range(BREAKS)):
+            try:
+                return statement(*args, **kwargs)
+            except Exception as fault:
+                if not left or not _broke_off(fault):
+                    raise
+        raise AssertionError  # the last round returns or raises
+
+    return patient
+
+
+def _broke_off(fault: Exception) -> bool:
+    from sqlalchemy.exc import DBAPIError, PendingRollbackError
+
+    cause = fault.__cause__ if isinstance(fault, StorageInternalError) else fault
+    if isinstance(cause, PendingRollbackError):  # Optuna went on after it, in the same transaction
+        return True
+    return isinstance(cause, DBAPIError) and cause.connection_invalidated
+
+
+class Patient(RDBStorage):
+    """A server's storage: one that is restarted in the middle of a statement costs no trial.
+
+    A new study and a new trial are not asked for twice: who takes them holds a lock of the server, which is gone too.
+    """
+
+    set_study_user_attr = _again(RDBStorage.set_study_user_attr)
+    set_study_system_attr = _again(RDBStorage.set_study_system_attr)
+    get_study_id_from_name = _again(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _again(RDBStorage.get_study_name_from_id)
+    get_study_directions = _again(RDBStorage.get_study_directions)
+    get_study_user_attrs = _again(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _again(RDBStorage.get_study_system_attrs)
+    get_all_studies = _again(RDBStorage.get_all_studies)
+    get_trial_id_from_study_id_trial_number = _again(RDBStorage.get_trial_id_from_study_id_trial_number)
+    get_trial = _again(RDBStorage.get_trial)
+    get_trial_system_attrs = _again(RDBStorage.get_trial_system_attrs)
+    _get_trials = _again(RDBStorage._get_trials)
+    _get_stale_trial_ids = _again(RDBStorage._get_stale_trial_ids)
+    _set_trial_param = _again(RDBStorage._set_trial_param)
+    set_trial_intermediate_value = _again(RDBStorage.set_trial_intermediate_value)
+    set_trial_user_attr = _again(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _again(RDBStorage.set_trial_system_attr)
+    record_heartbeat = _again(RDBStorage.record_heartbeat)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Tells how a trial ended; once, also where the server broke off after it had heard it."""
+        try:
+            return super().set_trial_state_values(trial_id, state, values)
+        except StorageInternalError as fault:
+            if not state.is_finished() or not _broke_off(fault):
+                raise
+        try:
+            return bool(_again(super().set_trial_state_values)(trial_id, state, values))
+        except UpdateFinishedTrialError:
+            told = self.get_trial(trial_id)
+            if (told.state, told.values) != (state, None if values is None else list(values)):
+                raise  # another process finished it meanwhile
+            return True
+
+
+def storage(folder: Path, heartbeat_seconds: int | None = None) -> RDBStorage:
     """The study's database; a minute's patience with other readers of SQLite, two with a server that is away.
 
     Args:
@@ -41,14 +110,14 @@ def storage(folder: Path, heartbeat_seconds: int | None = None) -> optuna.storag
     with readable(folder):
         if not address:
             sqlite = f"sqlite:///{folder / DATABASE}"
-            return optuna.storages.RDBStorage(sqlite, engine_kwargs={"connect_args": {"timeout": 60}})
+            return RDBStorage(sqlite, engine_kwargs={"connect_args": {"timeout": 60}})
         from sqlalchemy.pool import NullPool
 
         # A driver keeps its connection; a job and a reader leave none open, as a server has a hundred of them.
         pool = {"pool_pre_ping": True} if heartbeat_seconds else {"poolclass": NullPool}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeat_interval, since Optuna 2.8
-            return optuna.storages.RDBStorage(
+            return _again(Patient)(  # which asks for the tables it needs
                 address,
                 engine_kwargs={"creator": connector(address), **pool},
                 heartbeat_interval=heartbeat_seconds,
@@ -86,7 +155,7 @@ def readable(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (DatabaseError, optuna.exceptions.StorageInternalError, RuntimeError) as fault:
+    except (DatabaseError, StorageInternalError, RuntimeError) as fault:
         raise InputError(_cannot_be_used(folder, in_its_words(fault))) from fault
 
 
@@ -101,7 +170,7 @@ def told_of_storage(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, DBAPIError) as fault:
+    except (StorageInternalError, DBAPIError) as fault:
         where = "`study.storage`" if address_of(folder) else str(folder / DATABASE)
         raise StorageLost(
             f"{where} failed: {in_its_words(fault)}.\n  Is its disk full, or the server gone? What has been told is"

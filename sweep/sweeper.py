@@ -25,7 +25,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep import slots
-from sweep.database import told_of_storage
+from sweep.database import BREAKS, told_of_storage
 from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
 from sweep.errors import InputError, Stopped, StorageLost
@@ -44,7 +44,6 @@ from sweep.space import Arguments, Space, as_override, read_arguments
 from sweep.study import ASKED, FINISHED, best, front, live_trial, load_study, open_study, stands_still, study_folder
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
-BREAKS = 10  # of a server in the middle of a statement, after which a run of the study gives up
 NOWHERE = object()
 HIDES_CARDS = "submitit_local"  # it sets CUDA_VISIBLE_DEVICES itself, for every launch from the first card on
 
