@@ -3,8 +3,9 @@
 `study.storage=postgresql://user@host/database` (MySQL likewise) puts the study into a database server; the same command
 on any machine then joins it. What must not happen twice, opening the study and taking a trial, is done one process at a
 time under an advisory lock of the server, which falls when its holder dies. A process shows that it lives by a
-heartbeat on its trial; a trial that is silent for four of them is taken over, under its number, by whoever sees it
-first, and continues from its checkpoint where that machine can reach it.
+heartbeat on its trial, and by a lock file in the trial's folder to who can see that. A trial that is silent for four
+heartbeats is taken over, under its number, by whoever sees it first, and continues from its checkpoint where that
+machine can reach it.
 
 The slots of one command (`sweep.slots`) share SQLite in the same way, with lock files in the study's folder.
 """
@@ -14,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -174,9 +175,9 @@ class Shared:
         """Trials whose process has been silent too long, or died before its first sign of life.
 
         After a server was away all of them are silent. Those that live show it as soon as they have reached it and a
-        heartbeat is due: so that is waited for.
+        heartbeat is due: so that is waited for. Where the folder is shared, a trial's lock file says it at any time.
         """
-        running = _running(trials)
+        running = [trial for trial in _running(trials) if not self._is_held(trial.number)]
         storage: Any = study._storage
         silent = set(storage._get_stale_trial_ids(study._study_id)) if running else set()
         silent |= {trial._trial_id for trial in running if self._died_young(trial)}
@@ -184,6 +185,27 @@ class Shared:
         self.silent = {name: self.silent.get(name, now) for name in silent}
         left = {name for name, since in self.silent.items() if now - since >= BACK_S + self.heartbeat_seconds}
         return [trial for trial in running if trial._trial_id in left]
+
+    def _lock_of(self, number: int) -> Path:
+        return self.folder / f"{number:04d}" / ".running"
+
+    def _is_held(self, number: int) -> bool:
+        """Whether a process that this machine can see has the trial in hand, however long the server was away."""
+        if not self._lock_of(number).exists():
+            return False
+        try:
+            with file_lock(self._lock_of(number)) as holder:
+                return holder is not None
+        except OSError:  # a disk without locks
+            return False
+
+    @contextmanager
+    def _held(self, number: int) -> Iterator[None]:
+        self._lock_of(number).parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            with suppress(OSError):  # a disk without locks: the heartbeats alone say that it lives
+                stack.enter_context(file_lock(self._lock_of(number), wait=True))  # another may be looking at it
+            yield
 
     def _died_young(self, trial: FrozenTrial) -> bool:
         began = trial.datetime_start
@@ -202,7 +224,7 @@ class Shared:
 
     @contextmanager
     def alive(self, study: optuna.Study, trial: Trial) -> Iterator[None]:
-        """A thread that records the trial's heartbeats."""
+        """A thread that records the trial's heartbeats, and a lock file that falls with this process."""
         over = threading.Event()
 
         def go_on() -> None:
@@ -215,7 +237,8 @@ class Shared:
         thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
         try:
-            yield
+            with self._held(trial.number):
+                yield
         finally:
             over.set()
             thread.join()

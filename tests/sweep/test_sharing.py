@@ -7,15 +7,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from sweep.database import connector
 from sweep.errors import InputError
-from sweep.settings import StudySettings
-from sweep.sharing import checked_address, hold_of
-from sweep.study import load_study
+from sweep.settings import SearchSettings, StudySettings
+from sweep.sharing import Shared, checked_address, hold_of
+from sweep.study import load_study, open_study
 from tests.sweep.conftest import TOY, Run, command, environment
 
 
@@ -72,6 +74,52 @@ def test_a_server_that_goes_away_for_a_while_costs_nothing(away_s: float, tmp_pa
         server.cleanup()
 
 
+# Ends every connection of the server as soon as each of these statements is about to be said, and again when it has
+# been said and shall be kept, in whichever process that is.
+CUT = """
+import runpy, sys
+from pathlib import Path
+import psycopg
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+marks = ("trial_heartbeats", "INSERT INTO trial_user_attributes", "INSERT INTO trial_values", "SELECT trials.")
+def end_all():
+    with psycopg.connect({address!r}, autocommit=True) as own:
+        own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+def first(what):
+    try:
+        Path(what).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+@event.listens_for(Engine, "before_cursor_execute")
+def before(connection, cursor, statement, *rest):
+    for number, mark in enumerate(marks):
+        if mark in statement and Path("multirun/cut/0000/runs.txt").exists():
+            connection.info["mark"] = number
+            if first(f"said_{{number}}"):
+                end_all()
+@event.listens_for(Engine, "commit")
+def commit(connection):
+    number = connection.info.pop("mark", None)
+    if number is not None and first(f"kept_{{number}}"):
+        end_all()
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_server_that_breaks_off_in_the_middle_of_a_statement_is_told_it_again(server: str, tmp_path: Path) -> None:
+    words = [f'study.storage="{server}"', "study.name=cut", "study.heartbeat_seconds=1", "search.n_trials=3"]
+    ran = command("-c", CUT.format(address=server, argv=[str(TOY), "-m", *words]), cwd=tmp_path)
+    assert ran.code == 0, ran.text
+    study = load_study(tmp_path / "multirun" / "cut")
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    ran_times = [(tmp_path / "multirun" / "cut" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(3)]
+    assert ran_times == [1, 1, 1], "no training is repeated for a word that did not arrive"
+    assert {file.name[:4] for file in tmp_path.glob("*_?")} == {"said", "kept"}, "it was cut, before and after"
+
+
 # Ends every connection of the server when a trial has just been taken, the one that holds the lock among them.
 BREAK = """
 import runpy, sys
@@ -98,6 +146,36 @@ def test_a_server_that_breaks_off_in_the_middle_of_something_is_asked_again(serv
     assert "It is back, and the study goes on." in " ".join(ran.out.split())
     study = load_study(tmp_path / "multirun" / "broken")
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_trial_in_hand_is_not_taken_for_left_however_long_its_server_was_away(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.sharing.BACK_S", 1)
+    settings = StudySettings(folder=str(tmp_path), name="held", storage=server, heartbeat_seconds=1)
+    there, here = hold_of(settings), hold_of(settings)
+    with there.whole():
+        study = open_study(tmp_path / "held", SearchSettings(), {}, {}, heartbeat_seconds=1)
+    trial = study.ask()
+    there.beat(study, trial)
+    assert isinstance(there, Shared) and isinstance(here, Shared)
+    there.heartbeat_seconds = 1000  # its thread cannot reach the server, that is
+    with there.alive(study, trial):
+        assert _left(here, study, 9) == []
+    assert _left(here, study, 60) == [0], "and is, once its process has let go of it"
+    storage: Any = study._storage
+    storage._backend.engine.dispose()
+
+
+def _left(hold: Shared, study: optuna.Study, seconds: float) -> list[int]:
+    """Numbers of the trials that are taken for left within so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if left := hold.orphans(study, study.get_trials(deepcopy=False)):
+            return [trial.number for trial in left]
+        time.sleep(0.5)
+    return []
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(server: str) -> None:
