@@ -7,6 +7,7 @@ in the caption sheet and corrects it there.
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from trainer.settings import Strip
 from trainer.style_words import (
@@ -94,6 +95,7 @@ def _keep_once(text: str, classes: tuple[Strip, ...]) -> str:
     return _joined(subject + [clause for clause in rest if any(marked(clause, others))])
 
 
+@lru_cache(maxsize=4096)  # asked of every training picture in every trial
 def subject_noun(text: str) -> str:
     """What a caption is about, without article, size, colour and details: "a large red human heart …" -> "human heart".
 
