@@ -1,10 +1,11 @@
 """How sure a number is: paired differences, intervals, Holm's correction, and ties below the noise ruler.
 
-Three levels carry noise (facts/metrics.md 6). Prompts carry most of it on Flux (0.7) and are resampled first, then the
-seeds within every prompt; trials share both, so that one `seed` here gives every trial the same resamples (common
-random numbers) and a difference is taken within the pair. Training seeds come last and are drawn from a t distribution
-with the spread found between trainings: resampling two or three trainings reaches only three or ten different means
-and cannot cover what it promises. No torch here: reports read outcome files with it.
+Three levels carry noise (facts/metrics.md 6). Prompts carry most of it on Flux (0.7) and are resampled, each with its
+own seeds: what these differ by is in the prompts' means already, and drawing them anew would count it twice (Davison &
+Hinkley 1997, 3.8). Trials share both, so that one `seed` here gives every trial the same resamples (common random
+numbers) and a difference is taken within the pair. Training seeds come last and are drawn from a t distribution with
+the spread found between trainings: resampling two or three trainings reaches only three or ten different means and
+cannot cover what it promises. No torch here: reports read outcome files with it.
 """
 
 from __future__ import annotations
@@ -146,8 +147,8 @@ def bootstrap_interval(
         confidence: level, 0 ... 1.
         seed: of the generator.
 
-    Source: Davison & Hinkley 1997, 3.8 (resampling with hierarchy; scipy.stats.bootstrap has none); percentiles widened
-    for few prompts after Hesterberg 2015, "What Teachers Should Know About the Bootstrap", 5.3.
+    Source: Davison & Hinkley 1997, 3.8 (groups with, members without replacement); percentiles widened for few prompts
+    after Hesterberg 2015, "What Teachers Should Know About the Bootstrap", 5.3.
     """
     table = _trainings(values)
     ruler = ruler or training_ruler([_point(table, texts, statistic)])
@@ -248,18 +249,6 @@ def _point(table: Floats, texts: Sequence[str], statistic: Statistic) -> Floats:
     return statistic(means)
 
 
-def _resamples(texts: Sequence[str], samples: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], Floats]:
-    """Return positions of pictures (B, P, S) and their weights, which sum to 1 over the seeds of a prompt."""
-    groups = prompt_groups(texts)
-    widest = max(len(group) for group in groups)
-    table = np.stack([np.resize(group, widest) for group in groups])  # (P, S), ragged rows padded
-    sizes = np.array([len(group) for group in groups])
-    prompts = rng.integers(0, len(groups), (samples, len(groups)))  # (B, P)
-    seeds = (rng.random((samples, len(groups), widest)) * sizes[prompts][..., None]).astype(np.intp)
-    used = np.arange(widest) < sizes[prompts][..., None]  # a prompt with fewer seeds draws only so many
-    return table[prompts[..., None], seeds], used / sizes[prompts][..., None]
-
-
 @dataclass(frozen=True)
 class _Draws:
     """What a statistic could have been: draws over prompts and seeds, and what training seeds add to each."""
@@ -295,22 +284,23 @@ def _resampled(
     tables: Sequence[Floats], texts: Sequence[str], statistic: Statistic, ruler: Ruler | None, samples: int, seed: int
 ) -> _Draws:
     """Return what the statistic of one table, or the first's minus the second's, could have been."""
-    rng = np.random.default_rng(seed)
-    resamples = _resamples(texts, samples, rng)  # the same for both: that is what pairs them
-    first, *second = (_drawn(table, resamples, statistic) for table in tables)
+    rng, count = np.random.default_rng(seed), len(set(texts))
+    resamples = rng.integers(0, count, (samples, count))  # (B, P), the same for both: that is what pairs them
+    first, *second = (_drawn(table, texts, resamples, statistic) for table in tables)
     noise = _by_training(ruler, sum(1 / len(table) for table in tables), samples, rng)
-    return _Draws(first - sum(second), noise, len(set(texts)))
+    return _Draws(first - sum(second), noise, count)
 
 
-def _drawn(table: Floats, resamples: tuple[NDArray[np.intp], Floats], statistic: Statistic) -> Floats:
+def _drawn(table: Floats, texts: Sequence[str], resamples: NDArray[np.intp], statistic: Statistic) -> Floats:
     """Return the statistic averaged over trainings for every resample, (B,)."""
-    positions, weights = resamples
-    means = np.stack([(row[positions] * weights).sum(-1) for row in table])  # (R, B, P)
-    return np.asarray(statistic(means).mean(0))
+    means = np.stack([prompt_means(row, texts) for row in table])  # (R, P)
+    return np.asarray(statistic(means[:, resamples]).mean(0))
 
 
 def _by_training(ruler: Ruler | None, variances: float, samples: int, rng: np.random.Generator) -> Floats:
     """Return what training seeds add, (B,); `variances` is 1 / R of a mean over R trainings, their sum for two."""
     if ruler is None:
         return np.zeros(samples)
-    return np.asarray(ruler.sd * np.sqrt(variances) * rng.standard_t(ruler.df, samples))
+    # The quantiles themselves in a random order: drawn freely, the tails of so few degrees of freedom are mostly luck.
+    levels = (rng.permutation(samples) + 0.5) / samples
+    return np.asarray(ruler.sd * np.sqrt(variances) * stats.t.ppf(levels, ruler.df))

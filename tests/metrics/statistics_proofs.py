@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from proof_study import Proofs, Row, at_most
+from proof_study import REPORTED, Proofs, Row, at_most
 from proof_world import STYLES
 from scipy.stats import kstest
 
@@ -17,7 +17,8 @@ from metrics.statistics import bootstrap_interval, paired_difference
 def v13_coverage(repeats: int, seed: int) -> Iterator[Row]:
     rng = np.random.default_rng([seed, 13])
     texts = [str(i // 2) for i in range(48)]
-    for trainings, spread in ((1, 0.0), (2, 0.1), (3, 0.1)):
+    for trainings, spread in ((1, 0.0), (2, 0.1), (3, 0.1), (2, 0.05), (3, 0.05)):
+        held = spread != 0.05  # where trainings differ as little as the prompts' mean is known, intervals are too wide
         hits, p_values = [], []
         for _ in range(repeats):
             prompts = np.repeat(rng.normal(0, 0.2, 24), 2)
@@ -29,9 +30,11 @@ def v13_coverage(repeats: int, seed: int) -> Iterator[Row]:
             hits.append(low <= 0.4 <= high)
             p_values.append(paired_difference(first, second, texts, samples=600).p)
         cover, named = float(np.mean(hits)), f"24 prompts x 2 seeds x {trainings} trainings"
-        yield Row(f"V13 coverage of the 95 % interval, {named}", cover, ".92 to .98", 0.92 <= cover <= 0.98)
+        named += "" if held else f" of SD {spread}"
+        passed = 0.92 <= cover <= 0.98 if held else None
+        yield Row(f"V13 coverage of the 95 % interval, {named}", cover, ".92 to .98" if held else REPORTED, passed)
         alarms = float(np.mean(np.array(p_values) < 0.05))
-        note = f"Kolmogorov-Smirnov p {kstest(p_values, 'uniform').pvalue:.2f}"
+        note = f"p-values are {kstest(p_values, 'uniform').statistic:.3f} from uniform (Kolmogorov-Smirnov)"
         yield at_most(f"V13 false differences at 5 %, {named}", alarms, 0.07, note)
 
 

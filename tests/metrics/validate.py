@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=48, help="fresh scenes a test")
-    parser.add_argument("--repeats", type=int, default=1000, help="simulated studies of V13")
+    parser.add_argument("--repeats", type=int, default=10_000, help="simulated studies of V13")
     parser.add_argument("--only", nargs="+", default=[], help="tests by their names' beginnings, such as v5 v10")
     parser.add_argument("--development", action="store_true", help="on the scenes that settings are chosen on")
     parser.add_argument("--write", action="store_true", help="put the tables into metrics/README.md")
