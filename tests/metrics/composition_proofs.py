@@ -19,7 +19,7 @@ from metrics.structure import Layouts, canonical_size, distances, layout
 MOVES = (0, 2, 4, 8, 12, 16)  # px of 96
 ZOOMS = (1.0, 0.9, 0.8, 0.65, 0.5)
 SWAPPED = ("crown", "snail", "key", "tree")  # subjects put in another's place
-PAIRS = 144  # of V7 at least: with 24 the correlation of two independent causes has an SD of .21
+PAIRS = 576  # of V7 at least: the correlation of two independent causes has an SD of .04, of .08 with 144
 
 
 def _rank(apart: dict[tuple[str, str], np.ndarray], medium: str) -> float:
