@@ -36,7 +36,7 @@ def test_slots_take_trials_as_they_come_free_each_on_its_card_and_a_killed_one_i
     toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    ran = toy("study.slots=2", "search.n_trials=5", "behave=kill", "seconds=0.5")
+    ran = toy("study.slots=2", "search.n_trials=5", "behave=kill", "seconds=2")
     assert ran.code == 0, ran.text
     assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 5
     assert runs(tmp_path, 5) == [1, 1, 2, 1, 1], "only the trial whose slot was killed ran twice"
