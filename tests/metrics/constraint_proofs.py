@@ -177,10 +177,10 @@ def v10_failures(p: Proofs) -> Iterator[Row]:
         yield at_least(
             f"V10 AUC, torn at any row with something drawn, {style}", auc(scores[seen], undisturbed), 0.95, note
         )
-        # A tear through background alone is the whole picture with its subject elsewhere: composition's to see.
+        # A tear through background alone is the whole picture with its subject elsewhere, and lowers what can be reached.
         chance = (1 + seen.mean()) / 2
         note = f"{int((~seen).sum())} of {len(seen)} cross background alone; {chance:.3f} if those were chance"
-        yield Row(f"V10 AUC, torn at any row, {style}", auc(scores, undisturbed), REPORTED, None, note)
+        yield at_least(f"V10 AUC, torn at any row, {style}", auc(scores, undisturbed), 0.95, note)
         kept = [np.array(p.scored(style, some).per_image["composition"]) for some in (p.sheets[style], anywhere)]
         yield Row(f"V10 AUC, torn at any row, by composition, {style}", auc(*kept), REPORTED, None)
 
