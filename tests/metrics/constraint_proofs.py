@@ -177,7 +177,7 @@ def v10_failures(p: Proofs) -> Iterator[Row]:
         yield at_least(
             f"V10 AUC, torn at any row with something drawn, {style}", auc(scores[seen], undisturbed), 0.95, note
         )
-        # A tear through background alone is the whole picture with its subject elsewhere, and lowers what can be reached.
+        # A tear through background alone is the whole picture with its subject elsewhere: no detector ranks it.
         chance = (1 + seen.mean()) / 2
         note = f"{int((~seen).sum())} of {len(seen)} cross background alone; {chance:.3f} if those were chance"
         yield at_least(f"V10 AUC, torn at any row, {style}", auc(scores, undisturbed), 0.95, note)
