@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from metrics.structure import Layouts, PatchEncoder, canonical_size, distances, 
 
 Floats = NDArray[np.float64]
 FLOOR_QUANTILE = 0.9  # the upper quartile reads 0.88 and 0.84 for a pure engraving and chalk, this 0.97 and 0.94
+DOSES = (0.5, 1.0)  # shares of a redrawing in a blend with the picture itself at which its cost is measured
+ROUNDING = 1e-6  # D of a picture and itself may be 1e-8
 LOWEST = -0.5  # C is cut here: beyond "unrelated" nothing more is learnt
 # D between floor and null, below which composition cannot be read: two unrelated pictures differ by about 0.85 and a
 # restyled one by about 0.3; 0.1 leaves a fifth of that range.
@@ -59,17 +62,36 @@ def _edge_drawing(grey: Tensor) -> Tensor:
     return (strength / top[:, None, None, None]).clamp(0, 1)
 
 
-def floor_distances(image: Tensor, patches: PatchEncoder | None = None) -> list[float]:
-    """Return D between a picture and each of its redrawings."""
+@dataclass(frozen=True)
+class Floor:
+    """What a pure change of style costs, by how strong it is."""
+
+    costs: tuple[float, ...]  # D at each of DOSES
+
+    @classmethod
+    def of(cls, redrawn: Sequence[Sequence[Sequence[float]]]) -> Floor:
+        """Return the ninth decile of the D of all redrawings of all base images, from their `redrawn_distances`."""
+        costs = np.quantile(np.concatenate([np.array(each) for each in redrawn]), FLOOR_QUANTILE, axis=0)
+        return cls(tuple(costs.tolist()))
+
+    @property
+    def whole(self) -> float:
+        """What a whole redrawing costs."""
+        return self.costs[-1]
+
+    def at(self, dose: Floats | float) -> Floats:
+        """Return the cost at strengths, from 0 (nothing is redrawn, and nothing allowed) to 1 and beyond."""
+        return np.asarray(np.interp(dose, (0.0, *DOSES), (ROUNDING, *self.costs)))
+
+
+def redrawn_distances(image: Tensor, patches: PatchEncoder | None = None) -> list[list[float]]:
+    """Return D between a picture and each of its redrawings (rows) at each of DOSES (columns)."""
     size = canonical_size(image)
-    drawn = [image, *(picture[0] for picture in restyled(resized([image], *size)))]
-    found = layout(drawn, size, patches)
-    return distances(found[[0]], found[range(1, len(drawn))])[0].tolist()
-
-
-def floor_distance(redrawn: Sequence[Sequence[float]]) -> float:
-    """Return what a pure change of style costs: the ninth decile of the D of all redrawings of all base images."""
-    return float(np.quantile(np.array(redrawn), FLOOR_QUANTILE))
+    own = resized([image], *size)[0]
+    drawn = [own + dose * (picture[0] - own) for picture in restyled(own[None]) for dose in DOSES]
+    found = layout([image, *drawn], size, patches)
+    rows: list[list[float]] = distances(found[[0]], found[range(1, len(drawn) + 1)])[0].view(-1, len(DOSES)).tolist()
+    return rows
 
 
 def distance_matrix(base: Layouts, samples: Layouts) -> Floats:
@@ -93,20 +115,27 @@ def null_distance(matrix: Floats, texts: Sequence[str]) -> float:
     return float(np.median(matrix[names[:, None] != names[None]]))
 
 
-def composition(pairs: Floats, *, null: float, floor: float) -> Floats:
-    """Return C per picture = clip((null - D) / (null - floor), -0.5, 1).
+def composition(pairs: Floats, *, null: float, floor: Floor, dose: Floats | float = 1.0) -> Floats:
+    """Return C per picture = clip((null - D) / (null - floor at its dose), -0.5, 1).
 
-    Range: -0.5 ... 1, higher is better; 1 = the layout a pure restyling keeps, 0 = an unrelated picture.
-    Fooled by: see `structure.distances`; moves too small to exceed the floor are not seen (about 3 px of 96).
+    Args:
+        pairs: (N,) D between base images and samples.
+        null: D of unrelated pictures.
+        floor: of the base images.
+        dose: (N,) strength of each sample's style, 0 ... 1, as its style gain; beyond these it counts as 0 and as 1.
+
+    Range: -0.5 ... 1, higher is better; 1 = what a pure restyling of that strength keeps, 0 = an unrelated picture.
+    Fooled by: see `structure.distances`; under a strong style, moves too small to exceed the floor (about 2 px of 96);
+    a style of another kind than the references', which has no dose and so no floor.
     Source: facts/metrics.md 2.3, with the floor of this module.
 
     Raises:
         ScoreError: if null and floor are too near for anything to be read between them.
     """
-    if null - floor < RANGE_AT_LEAST:
+    if null - floor.whole < RANGE_AT_LEAST:
         raise ScoreError(
-            f"composition cannot be measured: unrelated prompts differ by {null:.3f}, a pure restyling by {floor:.3f}; "
-            f"at least {RANGE_AT_LEAST} between them is needed. Use prompts with different layouts; "
+            f"composition cannot be measured: unrelated prompts differ by {null:.3f}, a pure restyling by "
+            f"{floor.whole:.3f}; at least {RANGE_AT_LEAST} between them is needed. Use prompts with different layouts; "
             "a base that draws noise has none."
         )
-    return np.clip((null - pairs) / (null - floor), LOWEST, 1.0)
+    return np.clip((null - pairs) / (null - floor.at(dose)), LOWEST, 1.0)

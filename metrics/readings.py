@@ -18,11 +18,11 @@ from torch.nn import functional
 from metrics.adherence import adherence_change
 from metrics.composition import (
     RANGE_AT_LEAST,
+    Floor,
     composition,
     distance_matrix,
-    floor_distance,
-    floor_distances,
     null_distance,
+    redrawn_distances,
 )
 from metrics.diversity import diversity_ratio
 from metrics.encoder import Encoder
@@ -104,11 +104,11 @@ class LayoutJudge:
     def __init__(self, patches: VisionTransformer | None = None) -> None:
         """Read edges and gradients, and the self-similarity of `patches` where there are any."""
         self._patches = patches
-        self._floors: dict[str, list[float]] = {}  # each base image's distances to its redrawings
+        self._redrawn: dict[str, list[list[float]]] = {}  # each base image's distances to its redrawings
         self._base: tuple[tuple[str, ...], Layouts, Floats] | None = None  # keys, layouts and distances of the last set
 
-    def read(self, pairs: Pairs) -> Reading:
-        """Return composition kept, per picture.
+    def read(self, pairs: Pairs, gains: Floats) -> Reading:
+        """Return composition kept, per picture, whose style gains say how much a restyling may have cost.
 
         Samples as near to other prompts' base images as a restyling is (`composition_collapsed`) keep nothing, 0.
 
@@ -116,24 +116,25 @@ class LayoutJudge:
             ScoreError: if the base images of different prompts cannot be told apart either.
         """
         base, base_matrix = self._known(pairs)
-        floor = floor_distance([self._floors[pairs.known[i].key] for i in pairs.chosen])
+        floor = Floor.of([self._redrawn[pairs.known[i].key] for i in pairs.chosen])
         samples = Layouts(pairs.samples, self._patches)
         matrix, among = distance_matrix(base, samples), distance_matrix(samples, samples)
         counted = np.ix_(pairs.chosen, pairs.chosen)
         texts = [pairs.texts[i] for i in pairs.chosen]
         null = null_distance(matrix[counted], texts)
         # The base's own pictures can be told apart, and these samples cannot: their fault, so their score.
-        collapsed = null - floor < RANGE_AT_LEAST <= null_distance(base_matrix[counted], texts) - floor
-        kept = np.zeros(len(matrix)) if collapsed else composition(matrix.diagonal(), null=null, floor=floor)
-        marks = {"composition_null": null, "composition_floor": floor, "composition_collapsed": float(collapsed)}
+        collapsed = null - floor.whole < RANGE_AT_LEAST <= null_distance(base_matrix[counted], texts) - floor.whole
+        own = matrix.diagonal()
+        kept = np.zeros(len(matrix)) if collapsed else composition(own, null=null, floor=floor, dose=gains)
+        marks = {"composition_null": null, "composition_floor": floor.whole, "composition_collapsed": float(collapsed)}
         marks["diversity_layout"] = diversity_ratio(among[counted], base_matrix[counted])
         return Reading({"composition": kept}, {}, marks)
 
     def _known(self, pairs: Pairs) -> tuple[Layouts, Floats]:
         """Return the base images' layouts and the distances among them."""
         for image, features in zip(pairs.base_images, pairs.known, strict=True):
-            if features.key not in self._floors:
-                self._floors[features.key] = floor_distances(image, self._patches)
+            if features.key not in self._redrawn:
+                self._redrawn[features.key] = redrawn_distances(image, self._patches)
         keys = tuple(features.key for features in pairs.known)
         if self._base is None or self._base[0] != keys:
             layouts = Layouts(pairs.base_images, self._patches)

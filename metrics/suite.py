@@ -154,7 +154,7 @@ class Judge:
 
     def _readings(self, pairs: Pairs) -> Reading:
         reading = self._style(pairs)
-        reading.add(self._layouts.read(pairs))
+        reading.add(self._layouts.read(pairs, reading.per_image["style"]))
         reading.add(read_adherence(pairs, self.encoder, self.settings.adherence_loss))
         reading.add(read_quality(pairs, self._references, self.settings))
         if self._nouns is not None:

@@ -13,12 +13,10 @@ from scenes import Prompt
 from torch import Tensor
 
 from metrics import Judge, Scores, ScoreSettings
-from metrics.composition import floor_distance, floor_distances
 from metrics.encoder import Encoder
 from metrics.features import FeatureReader, Features, style_column
 from metrics.perceptual import Lpips
 from metrics.readings import Spaces, fit_spaces
-from metrics.structure import Layouts
 from metrics.suite import load_lpips
 from metrics.vision import load_style_encoders
 
@@ -78,14 +76,6 @@ class Proofs:
 
     def read(self, images: Sequence[Tensor]) -> list[Features]:
         return self.reader.read(images, keep=True)
-
-    @cached_property
-    def layouts(self) -> Layouts:
-        return Layouts(self.sheets["flat"])
-
-    @cached_property
-    def floor(self) -> float:
-        return floor_distance([floor_distances(image) for image in self.sheets["flat"]])
 
     def scored(self, style: str, samples: Sequence[Tensor], times: int = 1) -> Scores:
         """Score samples against the flat pictures of the scenes; each scene has `times` samples, one after another."""

@@ -12,7 +12,7 @@ from scenes import Medium, draw, pictures, scene
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from metrics.composition import composition, distance_matrix, floor_distance, floor_distances, null_distance
+from metrics.composition import Floor, composition, distance_matrix, null_distance, redrawn_distances
 from metrics.images import ScoreError, gaussian_blur
 from metrics.perceptual import Lpips, lpips_distances
 from metrics.structure import Layouts, canonical_size, distances, layout
@@ -21,15 +21,15 @@ SEEDS = range(16)
 TEXTS = [str(seed) for seed in SEEDS]
 
 
-def kept(base: list[Tensor], samples: list[Tensor]) -> np.ndarray:
+def kept(base: list[Tensor], samples: list[Tensor], dose: float = 1.0) -> np.ndarray:
     """Composition per picture, read between the floor of the flat pictures and the null of these."""
     matrix = distance_matrix(Layouts(base), Layouts(samples))
-    return composition(matrix.diagonal(), null=null_distance(matrix, TEXTS[: len(base)]), floor=flat_floor())
+    return composition(matrix.diagonal(), null=null_distance(matrix, TEXTS[: len(base)]), floor=flat_floor(), dose=dose)
 
 
 @cache
-def flat_floor() -> float:
-    return floor_distance([floor_distances(image) for image in pictures("flat", SEEDS)])
+def flat_floor() -> Floor:
+    return Floor.of([redrawn_distances(image) for image in pictures("flat", SEEDS)])
 
 
 def rank(drawn: dict[tuple[Medium, Medium], np.ndarray], medium: Medium) -> float:
@@ -58,7 +58,8 @@ def structure(sheets: dict[Medium, list[Tensor]]) -> dict[tuple[Medium, Medium],
 
 def test_an_unchanged_picture_keeps_exactly_all_of_its_composition(sheets):
     for medium in Medium:
-        assert (kept(sheets[medium], sheets[medium]) == 1.0).all()
+        for dose in (-0.3, 0.0, 0.4, 1.2):
+            assert (kept(sheets[medium], sheets[medium], dose) == 1.0).all()
 
 
 def test_the_same_layout_in_another_medium_is_nearer_than_another_layout_in_the_same(structure):
@@ -81,10 +82,8 @@ def test_another_layout_has_no_composition_left(sheets, medium):
 @pytest.mark.parametrize("medium", ["flat", "hatch", "chalk"])
 def test_composition_falls_with_every_px_that_things_move(sheets, medium):
     shifts = [0, 2, 4, 8, 16, 24]  # px of 96
-    means = [
-        kept(sheets[Medium.flat], [draw(scene(s, 1 + s % 3).shifted(px / 96), medium, 64, s) for s in SEEDS]).mean()
-        for px in shifts
-    ]
+    moved = [[draw(scene(s, 1 + s % 3).shifted(px / 96), medium, 64, s) for s in SEEDS] for px in shifts]
+    means = [kept(sheets[Medium.flat], some, dose=float(medium != "flat")).mean() for some in moved]
     assert spearmanr(shifts, means).statistic <= -0.9
 
 
@@ -93,6 +92,13 @@ def test_a_move_of_8_px_is_seen_through_a_change_of_medium(sheets, medium):
     moved = [draw(scene(s, 1 + s % 3).shifted(8 / 96), medium, 64, s) for s in SEEDS]
     stayed = kept(sheets[Medium.flat], sheets[Medium(medium)])
     assert (stayed[:, None] > kept(sheets[Medium.flat], moved)[None]).mean() >= 0.9
+
+
+def test_a_picture_that_is_hardly_restyled_is_not_forgiven_a_move_that_a_restyling_might_cost(sheets):
+    moved = [draw(scene(s, 1 + s % 3).shifted(4 / 96), "flat", 64, s) for s in SEEDS]
+    found = [kept(sheets[Medium.flat], moved, dose).mean() for dose in (0.0, 0.25, 0.5, 1.0)]
+    assert found == sorted(found)
+    assert found[0] < 0.7 < 0.9 < found[-1]
 
 
 def test_inverting_the_contrast_changes_nothing(sheets):
@@ -122,7 +128,7 @@ def test_one_prompt_has_no_null_and_is_refused(sheets):
 
 def test_layouts_that_cannot_be_told_apart_are_refused():
     with pytest.raises(ScoreError, match=r"composition cannot be measured.*0\.300"):
-        composition(np.array([0.2]), null=0.3, floor=0.25)
+        composition(np.array([0.2]), null=0.3, floor=Floor((0.1, 0.25)), dose=0.1)
 
 
 def ssim_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
