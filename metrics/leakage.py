@@ -84,7 +84,7 @@ def subject_directions(nouns: Tensor) -> Tensor:
 
 
 def picture_leak(samples: Tensor, base: Tensor, training: Tensor, references: Tensor) -> Floats:
-    """Return per sample how much nearer to a training picture than its base image it is, beyond the references.
+    """Return per sample how much nearer to a training picture than to any reference it is, beyond its base image.
 
     Args:
         samples: (N, K) unit vectors in `subject_directions`.
@@ -92,15 +92,17 @@ def picture_leak(samples: Tensor, base: Tensor, training: Tensor, references: Te
         training: (M, K) of the training pictures.
         references: (R, K) of held-out pictures, which share the style and were never seen.
 
-    Range: -2 ... 2, about 0 ... 0.5 in practice, lower is better; 0 = no change, or none towards what was trained on.
+    Range: 0 ... 2, about 0 ... 0.5 in practice, lower is better; 0 = no change, or none towards what was trained on. A
+    base image nearer to a reference excuses nothing: how near it was says little of the sample in another style.
     Fooled by: references that show the training subjects too (then it stays near 0), a prompt that asks for a training
     subject which only the sample draws. Both sets count as equally large (`expected_nearest`).
     Source: facts/metrics.md 9(c), L_img, by the nearest cosine: the share of the way (DCL) told leaks less well (V8).
     """
     count = min(len(training), len(references))
 
-    def nearest(pictures: Tensor, some: Tensor) -> Floats:
-        return -expected_nearest(-(pictures @ some.T).double().numpy(), count)
+    def lead(pictures: Tensor) -> Floats:
+        near = (-expected_nearest(-(pictures @ some.T).double().numpy(), count) for some in (training, references))
+        to_training, to_references = near
+        return to_training - to_references
 
-    towards_training = nearest(samples, training) - nearest(base, training)
-    return towards_training - (nearest(samples, references) - nearest(base, references))
+    return np.maximum(0.0, lead(samples) - np.maximum(0.0, lead(base)))

@@ -22,7 +22,7 @@ RANGES = {
     "failed": (0, 1),
     "line_quality": (0, 1),
     "leak": (0, 1),
-    "leak_picture": (-1, 1),
+    "leak_picture": (0, 1),
     "memorisation_gap": (-1, 1),
     "copy": (0, 1),
 }
