@@ -1,7 +1,7 @@
 """`python tests/metrics/validate.py`: prove the metrics and write the tables of metrics/README.md.
 
     python tests/metrics/validate.py --only v5 --count 8 --development   a look, on scenes that settings are chosen on
-    python tests/metrics/validate.py --write                 everything on drawn pictures, about six minutes
+    python tests/metrics/validate.py --write                 everything on drawn pictures, about a quarter of an hour
     python tests/metrics/validate.py --write --trainings     and on trainings of the sandbox (make validate-metrics)
 
 What is finished lies in multirun/validate-metrics, so that the same command continues after a kill; another state of
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=48, help="fresh scenes a test")
+    parser.add_argument("--count", type=int, default=144, help="fresh scenes a test")
     parser.add_argument("--repeats", type=int, default=10_000, help="simulated studies of V13")
     parser.add_argument("--only", nargs="+", default=[], help="tests by their names' beginnings, such as v5 v10")
     parser.add_argument("--development", action="store_true", help="on the scenes that settings are chosen on")
