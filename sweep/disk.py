@@ -3,6 +3,9 @@
 Every checkpoint of the trials on the Pareto front and of the finalists stays whatever is said; of the other trials,
 all, the LoRA each stands for, or none. Pictures, sheets, outcomes and logs, all that the report shows, always stay: a
 LoRA that was removed can be trained again, bit by bit on the same machine, from the configuration in its outcome.json.
+
+Where the budget is searched, a trial that was ended early leaves its checkpoints until the search is over: one with a
+longer budget goes on from there.
 """
 
 import shutil
@@ -17,6 +20,7 @@ from sweep.study import FINISHED, front
 
 CHECKPOINTS = "training/*/step_*"  # in a trial's folder
 STATES = "training/*/step_*/state.safetensors"
+BUDGET = "train.budget."  # of the keys that are searched
 
 
 class Shelf:
@@ -30,7 +34,8 @@ class Shelf:
     def put(self, study: optuna.Study, trial: FrozenTrial, on_front: Sequence[FrozenTrial]) -> None:
         """Removes what is not to stay of a trial that has ended, and of those that it drove from the front."""
         now = {each.number for each in on_front}
-        self._tidy(study, [trial, *(each for each in self.before if each.number not in now)], now)
+        ended = [trial, *(each for each in self.before if each.number not in now)]
+        self._tidy(study, [each for each in ended if not _goes_on(each)], now)
         self.before = on_front
 
     def tidy(self, study: optuna.Study) -> None:
@@ -45,6 +50,11 @@ class Shelf:
         for trial in trials:
             if trial.number not in safe:
                 _remove(_spare(self.folder, trial, self.keep))
+
+
+def _goes_on(trial: FrozenTrial) -> bool:
+    """Whether another trial may go on from where this one was ended."""
+    return trial.state == TrialState.PRUNED and any(key.startswith(BUDGET) for key in trial.params)
 
 
 def _spare(folder: Path, trial: FrozenTrial, keep: Keep) -> Iterable[Path]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from sweep.examples import captions_line, with_captions
 from sweep.given import GivenLora, recipe_words
 from sweep.outcome import (
     BASE_IMAGES,
+    FILE,
     SHEET,
     Candidate,
     Outcome,
@@ -266,7 +268,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         cache=run.bench.cache,
         held_out=read_examples(config.data.references) if config.train.validation else (),
         also_at=sorted(rungs),
-        relatives=sorted(run.folder.parent.glob("*/training/*")),
+        relatives=_relatives(run.folder.parent, min(rungs, default=inf)),
         last_alone=config.eval.checkpoints == Checkpoints.last,
     )
     while True:
@@ -290,6 +292,20 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
             yield checkpoint
 
 
+def _relatives(study: Path, first_rung: float) -> list[Path]:
+    """The folders of all trainings of a study that may be gone on with, where they differ in their budget alone.
+
+    One that was ended at a rung counts only if that was not beyond this one's first: there this one is judged as well.
+    """
+
+    def newest(folder: Path) -> int:
+        places = (state.parent.name for state in folder.glob("step_*/state.safetensors"))
+        return max((int(place.removeprefix("step_")) for place in places), default=0)
+
+    folders = sorted(study.glob("*/training/*"))
+    return [f for f in folders if (f.parents[1] / FILE).is_file() or newest(f) <= first_rung]
+
+
 def _rungs(run: Run, plan: Plan) -> dict[int, int]:
     """Step -> part of the budget, where the trial of a study is scored on its way."""
     off = run.number is None or run.config.search.stopping == Stopping.never
@@ -302,7 +318,7 @@ def _score_rung(run: Run, checkpoint: "Checkpoint", part: int) -> Rung | None:
     from trainer.sample import sample
 
     config = run.config
-    chosen = few_of([prompt.group for prompt in config.eval.prompts], Group.unrelated)
+    chosen = few_of(config.eval.prompts, Group.unrelated)
     prompts = [config.eval.prompts[i] for i in chosen]
     strength = min(config.eval.strengths, key=lambda strength: abs(strength - 1))
     with run.clock.time("sample"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from sweep.disk import Shelf
@@ -11,8 +12,10 @@ from sweep.settings import Keep
 from sweep.study import front
 
 
-def add(study: optuna.Study, folder: Path, level: float | None, state: TrialState = TrialState.COMPLETE) -> None:
-    """A trial of two checkpoints, the first of which it stands for."""
+def add(
+    study: optuna.Study, folder: Path, level: float | None, state: TrialState = TrialState.COMPLETE, images: int = 0
+) -> None:
+    """A trial of two checkpoints, the first of which it stands for; with `images`, of a search over the budget."""
     number = len(study.trials)
     for step in (1, 2):
         place = folder / f"{number:04d}" / "training" / "ab" / f"step_{step:06d}"
@@ -22,7 +25,9 @@ def add(study: optuna.Study, folder: Path, level: float | None, state: TrialStat
     (folder / f"{number:04d}" / "contact_sheet.png").touch()
     lora = {"lora": f"{number:04d}/training/ab/step_000001/lora.safetensors"} if level is not None else {}
     values = [level, level] if level is not None else None
-    study.add_trial(create_trial(state=state, values=values, user_attrs=lora))
+    space = {"train.budget.images_seen": IntDistribution(1, 9)} if images else {}
+    params = dict.fromkeys(space, images)
+    study.add_trial(create_trial(state=state, values=values, user_attrs=lora, params=params, distributions=dict(space)))
 
 
 def steps(folder: Path, number: int) -> list[int]:
@@ -55,3 +60,14 @@ def test_front_and_finalists_stay_and_the_rest_as_is_said(keep: Keep, left: list
     assert len(list((tmp_path / "0004").rglob("state.safetensors"))) == (2 if keep == Keep.all else 0)
     Shelf(tmp_path, keep).tidy(study)
     assert [steps(tmp_path, n) for n in range(5)] == left, "a later look finds nothing more"
+
+
+def test_a_trial_that_was_ended_early_is_there_to_be_gone_on_with_until_the_search_is_over(tmp_path: Path) -> None:
+    study = optuna.create_study(directions=["maximize"] * 2)
+    shelf = Shelf(tmp_path, Keep.chosen)
+    for images in (0, 5):
+        add(study, tmp_path, None, TrialState.PRUNED, images)
+        shelf.put(study, study.trials[-1], [])
+    assert [steps(tmp_path, n) for n in range(2)] == [[], [1, 2]], "kept where the budget is searched"
+    shelf.tidy(study)
+    assert steps(tmp_path, 1) == []
