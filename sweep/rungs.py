@@ -1,19 +1,21 @@
 """Early stopping with several objectives: rungs at 1/9 and 1/3 of the budget, where a trial is scored on few prompts.
 
 Asynchronous successive halving by non-dominated rank (MO-ASHA: Schmucker et al. 2021, arXiv:2106.12639): at each rung a
-trial goes on if it is among the best third of all that have reached it so far, whole Pareto fronts counted, so that
-nothing is ended that nothing beats. A trial also ends at a constraint that is broken further than any that was still
-kept in the end. Both rest on what rungs say about ends, so that is measured in every study: `agreements` is the rank
-correlation of the objectives at each rung with those at the end, and `search.stopping=auto` ends no trial at a rung
-before it is 0.6 for every objective. The training goes on from a rung as if there had been none.
+trial goes on if it is among the best third of all that have reached it so far: better Pareto fronts first and within a
+front larger rectangles, as that is what a LoRA is worth in the end. (By whole fronts hardly any trial would end: more
+style mostly is less composition, so that nearly all stand on the first.) A trial also ends at a constraint that is
+broken further than any that was still kept in the end. Both rest on what rungs say about ends, so that is measured in
+every study: `agreements` is the rank correlation of the objectives at each rung with those at the end, and
+`search.stopping=auto` ends no trial at a rung before it is 0.6 for every objective. The training goes on from a rung as
+if there had been none.
 
 What is kept on a trial: the user attribute `rungs`, a list of {part, step, values, constraints}, and `stopped`, the
 reason, where it ended at the last of them; such a trial is PRUNED. On the study: `agreements`, as of the last trial.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from math import ceil
 from typing import Any
 
@@ -24,10 +26,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep.errors import Stopped
 from sweep.settings import Stopping
-from sweep.study import live_trial
+from sweep.study import live_trial, rectangle
 from trainer.budget import checkpoint_steps, training_length
 from trainer.plan import Plan
-from trainer.settings import BudgetSettings
+from trainer.settings import BudgetSettings, Group, Prompt
 
 RUNGS = "rungs"
 STOPPED = "stopped"
@@ -70,15 +72,17 @@ class Agreement:
         return self.correlation is not None and self.correlation >= TRUSTED
 
 
-def few_of(groups: Sequence[StrEnum], counted: StrEnum) -> list[int]:
-    """The prompts that are drawn at a rung: evenly from those that count for the objectives.
+def few_of(prompts: Sequence[Prompt], counted: Group) -> list[int]:
+    """Indices of the prompts that are drawn at a rung: evenly from those that count for the objectives.
 
-    Args:
-        groups: of each prompt.
-        counted: the group that counts.
+    Of one size if there are enough of it, the commonest: they are drawn in one batch, and trials are compared alike.
     """
-    chosen = [i for i, group in enumerate(groups) if group == counted]
+    chosen = [i for i, prompt in enumerate(prompts) if prompt.group == counted]
     wanted = min(len(chosen), max(FEWEST_PROMPTS, ceil(len(chosen) / SHARE_OF_PROMPTS)))
+    sizes = {i: (prompts[i].width, prompts[i].height) for i in chosen}
+    (commonest, count), *_ = Counter(sizes.values()).most_common(1) or [((0, 0), 0)]
+    if count >= wanted:
+        chosen = [i for i in chosen if sizes[i] == commonest]
     return [chosen[i * len(chosen) // wanted] for i in range(wanted)]
 
 
@@ -125,7 +129,7 @@ def why_stop(rung: Rung, others: Sequence[FrozenTrial], stopping: Stopping) -> s
     if broken:
         return f"at 1/{rung.part} of the budget {broken} is broken further than any trial has recovered from"
     peers = [reached[rung.part] for other in others if rung.part in (reached := rungs_of(other))]
-    ahead = in_better_fronts(rung, peers)
+    ahead = how_many_ahead(rung, peers)
     if ahead * KEPT_OF >= len(peers) + 1:
         return f"at 1/{rung.part} of the budget behind {ahead} of {len(peers)} other trials"
     return ""
@@ -150,8 +154,11 @@ def hopeless(rung: Rung, others: Sequence[FrozenTrial]) -> str:
     return ""
 
 
-def in_better_fronts(rung: Rung, peers: Sequence[Rung]) -> int:
-    """How many peers stand in a better Pareto front; whoever breaks constraints less comes before who breaks more."""
+def how_many_ahead(rung: Rung, peers: Sequence[Rung]) -> int:
+    """How many peers stand in a better Pareto front, or in the same one with a larger rectangle.
+
+    Whoever breaks constraints less comes before who breaks more.
+    """
     everyone = [rung, *peers]
     values = np.array([each.values for each in everyone], dtype=np.float64)  # (N, objectives)
     broken = np.array([each.violation for each in everyone], dtype=np.float64)  # (N,)
@@ -161,7 +168,8 @@ def in_better_fronts(rung: Rung, peers: Sequence[Rung]) -> int:
     while True:
         front = left & ~beats[left].any(axis=0)
         if front[0]:
-            return int((~left).sum())
+            areas = np.array([rectangle(each.values) for each in everyone])
+            return int((~left).sum() + (front & (areas > areas[0])).sum())
         left &= ~front
 
 

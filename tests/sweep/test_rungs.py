@@ -13,7 +13,7 @@ from sweep.rungs import (
     Rung,
     agreements,
     few_of,
-    in_better_fronts,
+    how_many_ahead,
     in_words,
     rung_steps,
     rungs_of,
@@ -23,7 +23,7 @@ from sweep.settings import Stopping
 from sweep.study import load_study
 from tests.sweep.conftest import Run
 from trainer.plan import make_plan
-from trainer.settings import BudgetSettings, Group, MixSettings
+from trainer.settings import BudgetSettings, Group, MixSettings, Prompt
 
 
 def rung(style: float, composition: float, part: int = 9, **constraints: float) -> Rung:
@@ -42,9 +42,10 @@ def faithful(count: int) -> list[FrozenTrial]:
     return [trial(rung(i / 10, i / 10), [i / 5, i / 3]) for i in range(count)]
 
 
-def test_the_best_third_goes_on_in_whole_fronts() -> None:
+def test_the_best_third_goes_on_by_fronts_and_within_a_front_by_rectangles() -> None:
     peers = [trial(rung(x, 1 - x)) for x in (0.1, 0.3, 0.5, 0.7, 0.9)]
-    assert why_stop(rung(0.2, 0.81), peers, Stopping.always) == "", "nothing beats it"
+    assert why_stop(rung(0.45, 0.56), peers, Stopping.always) == "", "the largest rectangle"
+    assert why_stop(rung(0.2, 0.81), peers, Stopping.always) == "at 1/9 of the budget behind 3 of 5 other trials"
     assert why_stop(rung(0.2, 0.2), peers, Stopping.always) == "at 1/9 of the budget behind 5 of 5 other trials"
     assert why_stop(rung(0.2, 0.2), peers[:0], Stopping.always) == "", "the first at a rung has nobody to be behind"
 
@@ -60,7 +61,8 @@ def test_fronts_are_counted_as_by_definition(count: int) -> None:
             if mine in front:
                 break
             ahead, left = ahead + len(front), [a for a in left if a not in front]
-        assert in_better_fronts(mine, others) == ahead
+        larger = [a for a in front if a.values[0] * a.values[1] > mine.values[0] * mine.values[1]]
+        assert how_many_ahead(mine, others) == ahead + len(larger)
 
 
 def _beats(a: Rung, b: Rung) -> bool:
@@ -71,8 +73,8 @@ def _beats(a: Rung, b: Rung) -> bool:
 
 
 def test_a_broken_constraint_comes_after_a_kept_one_whatever_the_objectives() -> None:
-    assert in_better_fronts(rung(0.9, 0.9, leakage=0.2), [rung(0.1, 0.1, leakage=-0.1)]) == 1
-    assert in_better_fronts(rung(0.1, 0.1, leakage=0.1), [rung(0.9, 0.9, leakage=0.2)]) == 0
+    assert how_many_ahead(rung(0.9, 0.9, leakage=0.2), [rung(0.1, 0.1, leakage=-0.1)]) == 1
+    assert how_many_ahead(rung(0.1, 0.1, leakage=0.1), [rung(0.9, 0.9, leakage=0.2)]) == 0
 
 
 def test_nothing_is_stopped_before_rungs_are_seen_to_foretell_the_end() -> None:
@@ -119,10 +121,18 @@ def test_rungs_lie_at_a_ninth_and_a_third_of_any_budget_that_a_plan_knows() -> N
 
 
 def test_few_prompts_are_taken_evenly_from_those_that_count() -> None:
-    groups = [Group.unrelated, Group.in_domain] * 20
-    chosen = few_of(groups, Group.unrelated)
-    assert len(chosen) == 5 and all(groups[i] == Group.unrelated for i in chosen)
-    assert few_of(groups[:3], Group.unrelated) == [0, 2]
+    prompts = [Prompt(text="a cat", group=group) for group in [Group.unrelated, Group.in_domain] * 20]
+    chosen = few_of(prompts, Group.unrelated)
+    assert len(chosen) == 5 and all(prompts[i].group == Group.unrelated for i in chosen)
+    assert few_of(prompts[:3], Group.unrelated) == [0, 2]
+
+
+def test_few_prompts_are_of_one_size_where_there_are_enough_of_it() -> None:
+    wide = [Prompt(text="a cat", width=768, height=512 + 16 * i) for i in range(10)]
+    same = [Prompt(text="a dog") for _ in range(6)]
+    mixed = [each for pair in zip(wide, same, strict=False) for each in pair] + wide[6:]
+    assert [mixed[i].text for i in few_of(mixed, Group.unrelated)] == ["a dog"] * 4
+    assert len(few_of(wide, Group.unrelated)) == 4, "all sizes, where each is alone"
 
 
 def test_a_trial_ended_at_a_rung_is_pruned_with_its_values_and_not_trained_on(toy: Run, tmp_path: Path) -> None:
