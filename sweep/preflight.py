@@ -20,7 +20,7 @@ from trainer.captioner_settings import CaptionerKind
 from trainer.captions import check_captions
 from trainer.device import find_device, named_device
 from trainer.estimate import known_shape, lora_weights, read_shape
-from trainer.examples import DatasetError, Example, read_examples
+from trainer.examples import ALPHA, DatasetError, Example, read_examples
 from trainer.extras import missing_extras, unusable_together
 from trainer.plan import make_plan
 from trainer.settings import BaseSettings, Group, Quantize
@@ -170,10 +170,12 @@ def _training_pictures(config: Config) -> Iterator[str]:
 
 
 def _data(config: Config) -> Iterator[str]:
+    masks = config.data.masks
+    if masks not in ("", ALPHA) and not Path(masks).is_dir():
+        yield f"`data.masks`: no such folder: {masks}. Name one with a mask NAME.png for every picture, or `alpha`"
+        masks = ""
     try:
-        examples = read_pictures(
-            "data.path", config.data.path, config.data.limit, config.data.subset_seed, config.data.masks
-        )
+        examples = read_pictures("data.path", config.data.path, config.data.limit, config.data.subset_seed, masks)
         # models are asked here, once for all trials: a refused picture is known before any training
         check_captions(with_captions(config, examples, StepProgress()), config.captions)
     except DatasetError as fault:

@@ -81,6 +81,7 @@ def test_all_spoilt_files_are_named_at_once(pictures: Path, sweep: Run) -> None:
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path, either: Run) -> None:
     refused(either(f"data.path={tmp_path}/nowhere"), "data.path", "nowhere")
+    refused(either(f"data.masks={tmp_path}/nowhere"), "`data.masks`", "nowhere", "alpha")
     (tmp_path / "empty").mkdir()
     refused(either(f"data.references={tmp_path}/empty"), "data.references", "empty")
 
