@@ -7,6 +7,7 @@ than its base image a sample came to a training picture, more than to a held-out
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -15,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metrics.memorisation import expected_nearest
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+SOFTNESS = 0.1  # of the nearest picture, in cosines: by how much others must be farther to count a third
 
 
 def mentions(text: str, noun: str) -> bool:
@@ -95,14 +95,17 @@ def picture_leak(samples: Tensor, base: Tensor, training: Tensor, references: Te
     Range: 0 ... 2, about 0 ... 0.5 in practice, lower is better; 0 = no change, or none towards what was trained on. A
     base image nearer to a reference excuses nothing: how near it was says little of the sample in another style.
     Fooled by: references that show the training subjects too (then it stays near 0), a prompt that asks for a training
-    subject which only the sample draws. Both sets count as equally large (`expected_nearest`).
-    Source: facts/metrics.md 9(c), L_img, by the nearest cosine: the share of the way (DCL) told leaks less well (V8).
+    subject which only the sample draws.
+    Source: facts/metrics.md 9(c), L_img, with a soft nearest cosine, in which the size of a set cancels; the nearest
+    alone and the share of the way (DCL) told leaks less well (V8).
     """
-    count = min(len(training), len(references))
+
+    def near(pictures: Tensor, some: Tensor) -> Floats:
+        cosines = (pictures @ some.T).double()
+        soft = (cosines / SOFTNESS).logsumexp(dim=1) - math.log(len(some))
+        return (SOFTNESS * soft).numpy()
 
     def lead(pictures: Tensor) -> Floats:
-        near = (-expected_nearest(-(pictures @ some.T).double().numpy(), count) for some in (training, references))
-        to_training, to_references = near
-        return to_training - to_references
+        return near(pictures, training) - near(pictures, references)
 
     return np.maximum(0.0, lead(samples) - np.maximum(0.0, lead(base)))

@@ -24,7 +24,7 @@ from sandbox.world import Scene, draw, random_scene
 
 __all__ = ["ANATOMY", "MEDIA", "STYLES"]  # the world's own names, for the proofs
 
-DEVELOPMENT, PROOF = 20_261_124, 20_261_517
+DEVELOPMENT, PROOF = 20_261_124, 20_261_604
 SIDE = 64  # px of a sample of the sandbox at side 512
 DATA = Path(__file__).parents[2] / "sandbox" / "data"
 Scenes = list[Scene]
