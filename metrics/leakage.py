@@ -1,8 +1,8 @@
 """Subject leakage: a training subject shows up where nobody asked for it.
 
 By text: zero-shot CLIP classification among the training nouns and neutral ones. Only what the base's picture of the
-same prompt and seed does not show counts, and only nouns the prompt does not ask for. By picture: how much nearer
-than its base image a sample came to a training picture, more than to a held-out reference of the same style.
+same prompt and seed does not show counts, and only nouns the prompt does not ask for. By picture: how much nearer a
+sample is to the training pictures than to held-out references of the same style, beyond what its base image is.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from sweep.rungs import (
 )
 from sweep.settings import Stopping
 from sweep.study import load_study
+from sweep.trial import _relatives
 from tests.sweep.conftest import Run
 from trainer.plan import make_plan
 from trainer.settings import BudgetSettings, Group, MixSettings, Prompt
@@ -133,6 +134,21 @@ def test_few_prompts_are_of_one_size_where_there_are_enough_of_it() -> None:
     mixed = [each for pair in zip(wide, same, strict=False) for each in pair] + wide[6:]
     assert [mixed[i].text for i in few_of(mixed, Group.unrelated)] == ["a dog"] * 4
     assert len(few_of(wide, Group.unrelated)) == 4, "all sizes, where each is alone"
+
+
+def test_a_training_goes_on_from_one_that_was_ended_no_later_than_at_its_own_first_rung(tmp_path: Path) -> None:
+    for number, steps in {"0000": (7, 54), "0001": (7,), "0002": (12,)}.items():
+        for step in steps:
+            state = tmp_path / number / "training" / "ab" / f"step_{step:06d}" / "state.safetensors"
+            state.parent.mkdir(parents=True)
+            state.touch()
+    (tmp_path / "0000" / "outcome.json").touch()  # whole
+
+    def found(first_rung: float) -> list[str]:
+        return [folder.parents[1].name for folder in _relatives(tmp_path, first_rung)]
+
+    assert found(7) == ["0000", "0001"], "what was ended later would pass by this one's rung"
+    assert found(12) == found(float("inf")) == ["0000", "0001", "0002"]
 
 
 def test_a_trial_ended_at_a_rung_is_pruned_with_its_values_and_not_trained_on(toy: Run, tmp_path: Path) -> None:
