@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -36,7 +37,7 @@ def describe(images: Sequence[Tensor], side: int) -> Tensor:
 
 def quantiles(values: Tensor, at: Sequence[float]) -> Tensor:
     """Return (N, len(at)) quantiles of (N, ...) values; by sorting, as torch.quantile refuses large pictures."""
-    ordered = values.flatten(1).sort(dim=1).values
+    ordered = torch.from_numpy(np.sort(values.flatten(1).numpy()))  # several times as fast as torch's
     last = ordered.shape[1] - 1
     return torch.stack([ordered[:, round(q * last)] for q in at], 1)
 

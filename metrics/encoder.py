@@ -102,7 +102,7 @@ class Encoder:
             blocks = found["image_intermediates"][: len(self._style_blocks)]  # each (N, C, H, W)
             maps = [block.flatten(2).float() for block in blocks]
             statistics.append(torch.cat([part for m in maps for part in (m.mean(2), m.std(2))], 1).cpu())
-        return torch.cat(embeddings).clone(), torch.cat(statistics).clone()
+        return torch.cat(embeddings), torch.cat(statistics)
 
     @torch.inference_mode()
     def _count_blocks(self) -> int:
@@ -118,7 +118,7 @@ class Encoder:
             .cpu()
             for start in range(0, len(texts), 256)
         ]
-        return torch.cat(found).clone()
+        return torch.cat(found)
 
     def nouns(self, nouns: Sequence[str]) -> Tensor:
         """Return (N, D) embeddings of nouns, each the mean over TEMPLATES."""

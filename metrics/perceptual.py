@@ -68,7 +68,7 @@ class Lpips:
                 weight = head.model[-1].weight.clamp_min(0)  # (1, C, 1, 1)
                 parts.append((unit * (weight / unit[0, 0].numel()).sqrt()).flatten(1))
             found.append(torch.cat(parts, 1).float().cpu())
-        return torch.cat(found).clone()
+        return torch.cat(found)
 
 
 def lpips_distances(first: Tensor, second: Tensor) -> Tensor:

@@ -98,6 +98,9 @@ def read_style(pairs: Pairs, spaces: Spaces, pool: Sequence[Features], range_at_
     return Reading({"style": gains}, {}, diagnostics | {"style_range": ceiling - level})
 
 
+BASE_SETS = 2  # of base images, kept with their layouts: those of a rung and those of the end take turns
+
+
 class LayoutJudge:
     """Composition, and diversity of layouts; what concerns base images alone is read once."""
 
@@ -105,7 +108,7 @@ class LayoutJudge:
         """Read edges and gradients, and the self-similarity of `patches` where there are any."""
         self._patches = patches
         self._redrawn: dict[str, list[list[float]]] = {}  # each base image's distances to its redrawings
-        self._base: tuple[tuple[str, ...], Layouts, Floats] | None = None  # keys, layouts and distances of the last set
+        self._base: dict[tuple[str, ...], tuple[Layouts, Floats]] = {}  # keys of a set -> its layouts and distances
 
     def read(self, pairs: Pairs, gains: Floats) -> Reading:
         """Return composition kept, per picture, whose style gains say how much a restyling may have cost.
@@ -136,10 +139,11 @@ class LayoutJudge:
             if features.key not in self._redrawn:
                 self._redrawn[features.key] = redrawn_distances(image, self._patches)
         keys = tuple(features.key for features in pairs.known)
-        if self._base is None or self._base[0] != keys:
+        if keys not in self._base:
             layouts = Layouts(pairs.base_images, self._patches)
-            self._base = keys, layouts, distance_matrix(layouts, layouts)
-        return self._base[1], self._base[2]
+            self._base = dict([*self._base.items()][-(BASE_SETS - 1) :])
+            self._base[keys] = layouts, distance_matrix(layouts, layouts)
+        return self._base[keys]
 
 
 def read_adherence(pairs: Pairs, encoder: Encoder, loss: float) -> Reading:

@@ -100,7 +100,7 @@ class VisionTransformer:
         for start in range(0, len(images), self.batch_size):
             pixels = (resized(images[start : start + self.batch_size], *self.size) - self._mean) / self._std
             found.append(read(pixels.to(self.device)).float().cpu())
-        return torch.cat(found).clone()
+        return torch.cat(found)
 
 
 def load_style_encoders(settings: ScoreSettings, encoder: Encoder) -> dict[StyleEncoder, PictureEncoder]:
