@@ -18,6 +18,7 @@ ADDRESS = "storage.txt"  # the server's address, without a password, for everyth
 AWAY_S = 120  # a server may be out of reach while a study runs
 BREAKS = 10  # of a server in the middle of a statement, after which one gives up
 SILENT = 4  # heartbeats missed before a trial counts as left
+_OPENED: set[Path] = set()  # SQLite files whose tables this process has looked through: thirty milliseconds a time
 
 
 def has_study(folder: Path) -> bool:
@@ -109,8 +110,16 @@ def storage(folder: Path, heartbeat_seconds: int | None = None) -> RDBStorage:
     address = address_of(folder)
     with readable(folder):
         if not address:
-            sqlite = f"sqlite:///{folder / DATABASE}"
-            return RDBStorage(sqlite, engine_kwargs={"connect_args": {"timeout": 60}})
+            file = folder / DATABASE
+            known = file in _OPENED and file.is_file()
+            found = RDBStorage(
+                f"sqlite:///{file}",
+                engine_kwargs={"connect_args": {"timeout": 60}},
+                skip_compatibility_check=known,
+                skip_table_creation=known,
+            )
+            _OPENED.add(file)
+            return found
         from sqlalchemy.pool import NullPool
 
         # A driver keeps its connection; a job and a reader leave none open, as a server has a hundred of them.
