@@ -15,12 +15,12 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sweep.rungs import BUDGET
 from sweep.settings import Keep
 from sweep.study import FINISHED, front
 
 CHECKPOINTS = "training/*/step_*"  # in a trial's folder
 STATES = "training/*/step_*/state.safetensors"
-BUDGET = "train.budget."  # of the keys that are searched
 
 
 class Shelf:

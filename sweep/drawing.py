@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweep.errors import InputError
 from sweep.rules import Conditions, Point
+from sweep.rungs import BUDGET
 from sweep.samplers import sampler_for
 from sweep.settings import Sampler, SearchSettings
 from sweep.space import Space, contains, suggest
@@ -157,6 +158,8 @@ def ground(search: SearchSettings, space: Space, conditions: Conditions, *, shuf
         _refuse_endless(space, points)
         if shuffled and points is not None:
             points = tuple(points[i] for i in np.random.default_rng(search.seed).permutation(len(points)))
+            if search.n_trials >= len(points):
+                points = _shorter_first(points)
     if points is not None and not points:
         rules = "; ".join(rule.text for rule in conditions.rules)
         raise InputError(f"`search.rules` leaves nothing to search: no point of the space keeps {rules}")
@@ -180,6 +183,23 @@ def _list(space: Space, conditions: Conditions) -> tuple[Point, ...] | None:
         if _key(point) not in found and conditions.allow(point):
             found[_key(point)] = point
     return tuple(found.values())
+
+
+def _shorter_first(points: Sequence[Point]) -> tuple[Point, ...]:
+    """The points in their order, but for those that differ in their budgets alone: the longer goes on from the shorter.
+
+    Not for a part of a grid, which would be the short trainings then.
+    """
+    places: dict[str, list[int]] = {}
+    for place, point in enumerate(points):
+        places.setdefault(_key({k: v for k, v in point.items() if not k.startswith(BUDGET)}), []).append(place)
+    ordered = list(points)
+    for equal in places.values():
+        budgets = [[value for key, value in points[place].items() if key.startswith(BUDGET)] for place in equal]
+        if all(isinstance(amount, int | float) for budget in budgets for amount in budget):
+            for place, (_, source) in zip(equal, sorted(zip(budgets, equal, strict=True)), strict=True):
+                ordered[place] = points[source]
+    return tuple(ordered)
 
 
 def _values(dist: optuna.distributions.BaseDistribution) -> list[object] | None:

@@ -7,7 +7,7 @@ process was killed between two of these is run again.
 import json
 import mimetypes
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from uuid import UUID
@@ -18,9 +18,10 @@ from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from sweep.examples import SHEET
 from sweep.given import recipe_words
 from sweep.outcome import Outcome
-from sweep.rungs import Rung, reach, rungs_of
+from sweep.rungs import Rung, longest_budget, reach, rung_steps, rungs_of, shared_rungs
 from sweep.schema import Config
 from sweep.study import live_trial, load_study, study_folder
+from trainer.plan import Plan
 
 ARTIFACTS = "artifacts"
 PLAN = "plan.txt"
@@ -91,6 +92,27 @@ def warn(warnings: Sequence[str], say: Callable[[str], None], folder: Path, numb
     if new and number is not None:
         with file.open("a", encoding="utf-8") as kept:
             kept.writelines(f"{line}\n" for line in new)
+
+
+def rungs_ahead(config: Config, number: int, plan: Plan, passed: Callable[[Rung], None]) -> dict[int, int]:
+    """Step -> part of the budget, where a trial is still to be scored.
+
+    Args:
+        passed: is told of those rungs where it need not be, as an equal training has been; they are noted on it here.
+
+    Raises:
+        Stopped: if it should end at one of these.
+    """
+    study = load_study(study_folder(config.study))
+    trials = study.get_trials(deepcopy=False)
+    own, budget = trials[number], config.train.budget
+    rungs = rung_steps(plan, budget, longest_budget(budget, own.distributions))
+    known = shared_rungs(own, trials)
+    for step in sorted(rungs.keys() & known.keys()):
+        rung = replace(known[step], part=rungs.pop(step))
+        passed(rung)
+        reach(study, number, rung, config.search.stopping)
+    return rungs
 
 
 def at_rung(config: Config, number: int, part: int, score: Callable[[], Rung | None]) -> None:

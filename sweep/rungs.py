@@ -9,19 +9,24 @@ every study: `agreements` is the rank correlation of the objectives at each rung
 `search.stopping=auto` ends no trial at a rung before it is 0.6 for every objective. The training goes on from a rung as
 if there had been none.
 
+Where the budget itself is searched, rungs lie at parts of the longest one: trials are compared after equal trainings,
+and those that differ in their budgets alone share their rungs, so that only the first of them is trained and scored
+there.
+
 What is kept on a trial: the user attribute `rungs`, a list of {part, step, values, constraints}, and `stopped`, the
 reason, where it ended at the last of them; such a trial is PRUNED. On the study: `agreements`, as of the last trial.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from sweep.errors import Stopped
@@ -33,6 +38,7 @@ from trainer.settings import BudgetSettings, Group, Prompt
 
 RUNGS = "rungs"
 STOPPED = "stopped"
+BUDGET = "train.budget."  # of the keys that are searched
 AGREEMENTS = "agreements"
 PARTS = (9, 3)  # a rung lies at one of so many parts of the budget
 KEPT_OF = 3  # one of so many goes on
@@ -86,13 +92,41 @@ def few_of(prompts: Sequence[Prompt], counted: Group) -> list[int]:
     return [chosen[i * len(chosen) // wanted] for i in range(wanted)]
 
 
-def rung_steps(plan: Plan, budget: BudgetSettings) -> dict[int, int]:
-    """Step -> part of the budget; none for a budget in seconds, whose steps no plan knows."""
+def rung_steps(plan: Plan, budget: BudgetSettings, longest: BudgetSettings | None = None) -> dict[int, int]:
+    """Step -> part of the budget, or of the longest that is searched; none that lies at the end or beyond it.
+
+    None for a budget in seconds, whose steps no plan knows.
+    """
     length = training_length(plan, budget)
     if length is None:
         return {}
-    steps = {checkpoint_steps(plan, budget, part)[0]: part for part in PARTS}
+    steps = {checkpoint_steps(plan, longest or budget, part)[0]: part for part in PARTS}
     return {step: part for step, part in steps.items() if step < length[0]}
+
+
+def longest_budget(budget: BudgetSettings, searched: Mapping[str, BaseDistribution]) -> BudgetSettings:
+    """The longest that a search may try in the unit of this one; this one, where its budget is not searched.
+
+    Args:
+        searched: distributions of a trial's parameters, by their keys.
+    """
+    found = searched.get(f"{BUDGET}{budget.unit}")
+    if isinstance(found, IntDistribution | FloatDistribution):
+        return replace(budget, **{budget.unit: found.high})
+    if isinstance(found, CategoricalDistribution):
+        amounts = [choice for choice in found.choices if isinstance(choice, int | float)]
+        return replace(budget, **{budget.unit: max([budget.amount, *amounts])})
+    return budget
+
+
+def shared_rungs(own: FrozenTrial, trials: Sequence[FrozenTrial]) -> dict[int, Rung]:
+    """Step -> what trials that differ from one in their budgets alone were worth there, as it is worth itself."""
+
+    def recipe(trial: FrozenTrial) -> dict[str, Any]:
+        return {key: value for key, value in trial.params.items() if not key.startswith(BUDGET)}
+
+    equal = [trial for trial in trials if trial.number != own.number and recipe(trial) == recipe(own)]
+    return {rung.step: rung for trial in equal for rung in rungs_of(trial).values()}
 
 
 def rungs_of(trial: FrozenTrial) -> dict[int, Rung]:

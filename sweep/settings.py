@@ -36,7 +36,7 @@ class Checkpoints(StrEnum):
 
 
 class Stopping(StrEnum):
-    """Whether a trial may end at a rung, at 1/9 or 1/3 of its budget; see `sweep.rungs`."""
+    """Whether a trial may end at a rung, at 1/9 or 1/3 of the longest budget that is searched; see `sweep.rungs`."""
 
     never = "never"  # and no rung is scored
     measure = "measure"  # rungs are scored, so that the study tells what they foretell, and no trial ends at one

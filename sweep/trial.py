@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from sweep.examples import captions_line, with_captions
 from sweep.given import GivenLora, recipe_words
 from sweep.outcome import (
     BASE_IMAGES,
-    FILE,
     SHEET,
     Candidate,
     Outcome,
@@ -35,8 +33,8 @@ from sweep.outcome import (
 )
 from sweep.plan_tree import memory_choices, plan_warnings
 from sweep.progress import StepProgress, print_outcome
-from sweep.record import at_rung, begin, record, warn
-from sweep.rungs import Rung, few_of, rung_steps
+from sweep.record import at_rung, begin, record, rungs_ahead, warn
+from sweep.rungs import Rung, few_of
 from sweep.schema import Config
 from sweep.settings import Checkpoints, Stopping
 from sweep.study import FORMAT, study_folder
@@ -268,7 +266,7 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
         cache=run.bench.cache,
         held_out=read_examples(config.data.references) if config.train.validation else (),
         also_at=sorted(rungs),
-        relatives=_relatives(run.folder.parent, min(rungs, default=inf)),
+        relatives=sorted(run.folder.parent.glob("*/training/*")),  # all of the study
         last_alone=config.eval.checkpoints == Checkpoints.last,
     )
     while True:
@@ -292,24 +290,15 @@ def _trained(run: Run) -> "Iterator[Checkpoint]":
             yield checkpoint
 
 
-def _relatives(study: Path, first_rung: float) -> list[Path]:
-    """The folders of all trainings of a study that may be gone on with, where they differ in their budget alone.
-
-    One that was ended at a rung counts only if that was not beyond this one's first: there this one is judged as well.
-    """
-
-    def newest(folder: Path) -> int:
-        places = (state.parent.name for state in folder.glob("step_*/state.safetensors"))
-        return max((int(place.removeprefix("step_")) for place in places), default=0)
-
-    folders = sorted(study.glob("*/training/*"))
-    return [f for f in folders if (f.parents[1] / FILE).is_file() or newest(f) <= first_rung]
-
-
 def _rungs(run: Run, plan: Plan) -> dict[int, int]:
-    """Step -> part of the budget, where the trial of a study is scored on its way."""
-    off = run.number is None or run.config.search.stopping == Stopping.never
-    return {} if off else rung_steps(plan, run.config.train.budget)
+    """Step -> part of the budget, where the trial of a study is still to be scored on its way."""
+    if run.number is None or run.config.search.stopping == Stopping.never:
+        return {}
+
+    def passed(rung: Rung) -> None:
+        _tell_rung(run, rung, "as in a trial of another budget")
+
+    return rungs_ahead(run.config, run.number, plan, passed)
 
 
 def _score_rung(run: Run, checkpoint: "Checkpoint", part: int) -> Rung | None:
@@ -330,14 +319,16 @@ def _score_rung(run: Run, checkpoint: "Checkpoint", part: int) -> Rung | None:
     except ScoreError as fault:
         run.steps.say(f"warning: not scored at 1/{part} of the budget: {fault}")
         return None
-    run.steps.say(
-        f"at 1/{part} of the budget, {len(chosen)} prompts: style {scores.style:.3f},"
-        f" composition {scores.composition:.3f}"
-    )
     constraints = {name: float(value) for name, value in scores.constraints.items()}
     rung = Rung(part, checkpoint.step, [float(scores.style), float(scores.composition)], constraints)
-    run.watched.rung(rung)
+    _tell_rung(run, rung, f"{len(chosen)} prompts")
     return rung
+
+
+def _tell_rung(run: Run, rung: Rung, how: str) -> None:
+    style, composition = rung.values
+    run.steps.say(f"at 1/{rung.part} of the budget, {how}: style {style:.3f}, composition {composition:.3f}")
+    run.watched.rung(rung)
 
 
 def _scored(which: Checkpoints, checkpoints: "Iterator[Checkpoint]") -> "Iterator[Checkpoint]":

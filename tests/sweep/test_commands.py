@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from sweep.outcome import read_outcome
+from sweep.rungs import rungs_of
 from sweep.study import load_study
 from sweep.tracking import run_id
 from tests.sweep.conftest import ROOT, Ran, command, environment
@@ -222,3 +223,34 @@ def test_a_trial_that_is_killed_continues_from_its_checkpoint(when: str, least: 
     assert len(list(tmp_path.glob("**/step_*/record.json"))) == 20
     stored = json.loads((tmp_path / "anatomy_engraving" / "0000" / "outcome.json").read_text())
     assert len(stored["losses"]) == stored["candidates"][0]["step"]
+
+
+def test_trials_that_differ_in_their_budgets_alone_are_trained_and_judged_once(tmp_path: Path) -> None:
+    rates, lengths = "train.optimizer.learning_rate", "train.budget.images_seen"
+    words = [f"{rates}=choice(1e-6,1e-3)", f"{lengths}=choice(30,60)", "sample.steps=3", "train.checkpoints=1", *LOOSE]
+    words += [
+        "search=given",
+        "search.sampler=grid",
+        "search.n_trials=4",
+        "search.stopping=always",
+        "track=off",
+        "study.keep=all",
+    ]
+    ran = command("-m", "sweep", "-m", *words, f"study.folder={tmp_path}", cwd=ROOT)
+    assert ran.code == 0, ran.text
+    folder = tmp_path / "anatomy_engraving"
+    trials = load_study(folder).trials
+    assert len(trials) == 4 and " ".join(ran.out.split()).count("as in a trial of another budget") >= 2
+    for rate in (1e-6, 1e-3):
+        short, long = sorted((t for t in trials if t.params[rates] == rate), key=lambda trial: trial.params[lengths])
+        assert short.number < long.number and all(
+            rungs_of(long)[part] == rungs_of(short)[part] for part in rungs_of(long)
+        )
+        ours, theirs = (
+            {file.parent.name: file.stat().st_mtime_ns for file in (folder / f"{t.number:04d}").rglob("record.json")}
+            for t in (long, short)
+        )
+        if long.state == TrialState.COMPLETE:
+            assert len(ours) == len(theirs) + 1 and theirs.items() <= ours.items(), "gone on with"
+        else:
+            assert not ours, "nothing was trained"

@@ -91,6 +91,20 @@ def test_the_grid_has_every_point_once_in_a_seeded_order() -> None:
         ground(SearchSettings(sampler=Sampler.grid), SPACE, NOTHING)
 
 
+def test_of_points_that_differ_in_their_budgets_alone_a_whole_grid_has_the_shorter_first() -> None:
+    lengths_to_try = IntDistribution(100, 400, step=100)
+    space: Space = {"rate": CategoricalDistribution([1e-4, 1e-3]), "train.budget.images_seen": lengths_to_try}
+    whole = ground(SearchSettings(sampler=Sampler.grid, n_trials=8), space, Conditions()).listed
+    part = ground(SearchSettings(sampler=Sampler.grid, n_trials=7), space, Conditions()).listed
+    assert whole is not None and part is not None
+    assert [point["rate"] for point in whole] == [point["rate"] for point in part], "in the same places"
+    for rate in (1e-4, 1e-3):
+        lengths = [
+            [point["train.budget.images_seen"] for point in points if point["rate"] == rate] for points in (whole, part)
+        ]
+        assert lengths[0] == sorted(lengths[1]) != lengths[1], "a part of a grid is a fair sample"
+
+
 def test_quasi_random_points_cover_every_parameter_evenly() -> None:
     points = sweep(SearchSettings(sampler=Sampler.qmc), SPACE, 8)
     assert sorted(point["captions"] for point in points) == ["edited"] * 4 + ["none"] * 4

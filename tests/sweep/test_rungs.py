@@ -1,11 +1,16 @@
 """Early stopping with two objectives: who goes on from a rung, and when a rung may say so."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweep.database import storage
+from sweep.errors import Stopped
+from sweep.record import rungs_ahead
 from sweep.rungs import (
     HOPELESS,
     MEASURED,
@@ -15,13 +20,14 @@ from sweep.rungs import (
     few_of,
     how_many_ahead,
     in_words,
+    longest_budget,
     rung_steps,
     rungs_of,
     why_stop,
 )
-from sweep.settings import Stopping
+from sweep.schema import Config
+from sweep.settings import Stopping, StudySettings
 from sweep.study import load_study
-from sweep.trial import _relatives
 from tests.sweep.conftest import Run
 from trainer.plan import make_plan
 from trainer.settings import BudgetSettings, Group, MixSettings, Prompt
@@ -136,19 +142,59 @@ def test_few_prompts_are_of_one_size_where_there_are_enough_of_it() -> None:
     assert len(few_of(wide, Group.unrelated)) == 4, "all sizes, where each is alone"
 
 
-def test_a_training_goes_on_from_one_that_was_ended_no_later_than_at_its_own_first_rung(tmp_path: Path) -> None:
-    for number, steps in {"0000": (7, 54), "0001": (7,), "0002": (12,)}.items():
-        for step in steps:
-            state = tmp_path / number / "training" / "ab" / f"step_{step:06d}" / "state.safetensors"
-            state.parent.mkdir(parents=True)
-            state.touch()
-    (tmp_path / "0000" / "outcome.json").touch()  # whole
+def test_rungs_lie_at_parts_of_the_longest_budget_that_is_searched() -> None:
+    plan = make_plan([Sized()] * 10, MixSettings({512: 1}, batch_size=1), scale=1, step=16, seed=0)
+    longest = BudgetSettings(90)
+    assert rung_steps(plan, BudgetSettings(45), longest) == {10: 9, 30: 3}
+    assert rung_steps(plan, BudgetSettings(30), longest) == {10: 9}, "no rung at the end, where all is scored"
+    assert rung_steps(plan, BudgetSettings(9), longest) == {}
 
-    def found(first_rung: float) -> list[str]:
-        return [folder.parents[1].name for folder in _relatives(tmp_path, first_rung)]
 
-    assert found(7) == ["0000", "0001"], "what was ended later would pass by this one's rung"
-    assert found(12) == found(float("inf")) == ["0000", "0001", "0002"]
+def test_the_longest_budget_is_read_from_what_is_searched() -> None:
+    asked = BudgetSettings(30)
+    listed = CategoricalDistribution([30, 90])
+    assert longest_budget(asked, {"train.budget.images_seen": listed}) == BudgetSettings(90)
+    assert longest_budget(asked, {"train.budget.images_seen": IntDistribution(10, 60)}) == BudgetSettings(60)
+    epochs = BudgetSettings(epochs=1.5)
+    assert longest_budget(epochs, {"train.budget.epochs": FloatDistribution(1, 4)}) == BudgetSettings(epochs=4.0)
+    assert longest_budget(epochs, {"train.budget.images_seen": listed}) == epochs, "another unit"
+    assert longest_budget(epochs, {"train.seed": listed}) == epochs
+
+
+def test_trials_that_differ_in_their_budgets_alone_share_their_rungs(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    study = optuna.create_study(study_name="shared", storage=storage(folder), directions=["maximize"] * 2)
+    distributions = {
+        "train.optimizer.learning_rate": CategoricalDistribution([1e-4, 1e-3]),
+        "train.budget.images_seen": CategoricalDistribution([20, 45, 90]),
+    }
+    recipes = [(1e-3, 90, 0.5), (1e-4, 90, 0.2), (1e-4, 45, None), (1e-3, 20, None), (1e-3, 45, None)]
+    for rate, images, worth in recipes:
+        params = dict(zip(distributions, (rate, images), strict=True))
+        rungs = [asdict(Rung(9, 10, [worth, worth], {}))] if worth else []
+        study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions=distributions,
+                user_attrs={"rungs": rungs} if rungs else {},
+            )
+        )
+    plan = make_plan([Sized()] * 10, MixSettings({512: 1}, batch_size=1), scale=1, step=16, seed=0)
+
+    def ahead(number: int) -> tuple[dict[int, int], list[float]]:
+        passed: list[float] = []
+        config = Config(study=StudySettings(folder=str(tmp_path), name="shared"))
+        config.search.stopping = Stopping.always
+        config.train.budget = BudgetSettings(recipes[number][1])
+        return rungs_ahead(config, number, plan, lambda rung: passed.append(rung.values[0])), passed
+
+    with pytest.raises(Stopped, match="behind 1 of 2"):
+        ahead(2)
+    assert rungs_of(study.trials[2])[9].values == [0.2, 0.2], "noted although nothing was trained"
+    assert ahead(4) == ({30: 3}, [0.5])
+    assert ahead(3) == ({}, [0.5])
 
 
 def test_a_trial_ended_at_a_rung_is_pruned_with_its_values_and_not_trained_on(toy: Run, tmp_path: Path) -> None:
