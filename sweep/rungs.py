@@ -46,6 +46,7 @@ TRUSTED = 0.6  # rank correlation from which a rung may end a trial
 MEASURED = 6  # trials that reached both a rung and the end, before their correlation says anything
 HOPELESS = 3  # trials that broke a constraint at a rung and in the end, before it ends another one
 SHARE_OF_PROMPTS, FEWEST_PROMPTS = 4, 4  # a quarter of them, and no fewer than four
+SHARE_OF_STEPS, FEWEST_STEPS = 2, 8  # half of the sampler's, and no fewer than eight where it has as many
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def few_of(prompts: Sequence[Prompt], counted: Group) -> list[int]:
     if count >= wanted:
         chosen = [i for i in chosen if sizes[i] == commonest]
     return [chosen[i * len(chosen) // wanted] for i in range(wanted)]
+
+
+def fewer_steps(steps: int) -> int:
+    """The sampler's steps at a rung, of those at the end: its pictures are compared among themselves alone."""
+    return max(min(steps, FEWEST_STEPS), ceil(steps / SHARE_OF_STEPS))
 
 
 def rung_steps(plan: Plan, budget: BudgetSettings, longest: BudgetSettings | None = None) -> dict[int, int]:

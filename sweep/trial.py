@@ -34,7 +34,7 @@ from sweep.outcome import (
 from sweep.plan_tree import memory_choices, plan_warnings
 from sweep.progress import StepProgress, print_outcome
 from sweep.record import at_rung, begin, record, rungs_ahead, warn
-from sweep.rungs import Rung, few_of
+from sweep.rungs import Rung, few_of, fewer_steps
 from sweep.schema import Config
 from sweep.settings import Checkpoints, Stopping
 from sweep.study import FORMAT, study_folder
@@ -304,18 +304,20 @@ def _rungs(run: Run, plan: Plan) -> dict[int, int]:
 def _score_rung(run: Run, checkpoint: "Checkpoint", part: int) -> Rung | None:
     """A few prompts at one strength; None where they are too few for the judge, which says nothing of the trial."""
     from metrics.images import ScoreError
-    from trainer.sample import sample
+    from trainer.sample import base_images, sample
 
     config = run.config
     chosen = few_of(config.eval.prompts, Group.unrelated)
     prompts = [config.eval.prompts[i] for i in chosen]
     strength = min(config.eval.strengths, key=lambda strength: abs(strength - 1))
+    sampler = replace(config.sample, steps=fewer_steps(config.sample.steps))
     with run.clock.time("sample"):
-        drawn = sample(run.bench.base, prompts, config.sample, lora=checkpoint.lora, strength=strength)
+        without = base_images(run.bench.base, prompts, sampler, cache=run.bench.cache)
+        drawn = sample(run.bench.base, prompts, sampler, lora=checkpoint.lora, strength=strength)
     _refuse_diverged(drawn, checkpoint.step)
     try:
         with run.clock.time("score"):
-            scores = run.bench.judge.score(drawn, [run.bench.base_images[i] for i in chosen], prompts)
+            scores = run.bench.judge.score(drawn, without, prompts)
     except ScoreError as fault:
         run.steps.say(f"warning: not scored at 1/{part} of the budget: {fault}")
         return None

@@ -18,6 +18,7 @@ from sweep.rungs import (
     Rung,
     agreements,
     few_of,
+    fewer_steps,
     how_many_ahead,
     in_words,
     longest_budget,
@@ -195,6 +196,10 @@ def test_trials_that_differ_in_their_budgets_alone_share_their_rungs(tmp_path: P
     assert rungs_of(study.trials[2])[9].values == [0.2, 0.2], "noted although nothing was trained"
     assert ahead(4) == ({30: 3}, [0.5])
     assert ahead(3) == ({}, [0.5])
+
+
+def test_rungs_are_drawn_in_half_of_the_steps_where_that_leaves_enough() -> None:
+    assert [fewer_steps(steps) for steps in (1, 4, 8, 10, 16, 28, 31)] == [1, 4, 8, 8, 8, 14, 16]
 
 
 def test_a_trial_ended_at_a_rung_is_pruned_with_its_values_and_not_trained_on(toy: Run, tmp_path: Path) -> None:
