@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sweep.numbers import plural
 from sweep.schema import Config
 from sweep.study import study_folder
 from trainer.answers import CaptionerDown
@@ -76,7 +77,9 @@ def captions_line(config: Config, examples: list[Example]) -> str:
     mine = {row.picture for row in sheet_rows(config) if row.strategy == name}
     edited = sum(picture_name(example.path) in mine for example in examples)
     by = made_by(config.captions, config.captioner, config.tagger)
-    return f"captions {name}: {by}" + (f"; {edited} pictures edited in {sheet_file(config)}" if edited else "")
+    return f"captions {name}: {by}" + (
+        f"; {plural(edited, 'picture')} edited in {sheet_file(config)}" if edited else ""
+    )
 
 
 def lacks(config: Config, strategy: Strategy, examples: Sequence[Example]) -> str:

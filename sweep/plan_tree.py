@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sweep.numbers import plural
 from sweep.schema import Config
 from sweep.settings import Checkpoints
 from trainer.settings import Kind
@@ -26,7 +27,7 @@ def plan_tree(config: Config, examples: Sequence[Example], plan: Plan, shape: Sh
     """The plan from the pictures down to the warnings."""
     from rich.tree import Tree
 
-    tree = Tree(f"a training on {len(examples)} pictures of {config.data.path}")
+    tree = Tree(f"a training on {plural(len(examples), 'picture')} of {config.data.path}")
     lengths = _captions(tree, config, examples)
     _mix(tree, config, plan)
     _budget(tree, config, plan)
@@ -100,20 +101,21 @@ def _captions(tree: Tree, config: Config, examples: Sequence[Example]) -> dict[s
     text = f"captions {config.captions.strategy.value}"
     if lengths:
         text += f": {min(lengths.values())} to {max(lengths.values())} of {config.base.max_text_tokens} tokens"
-    tree.add(f"{text}{f', {several} pictures with several' if several else ''}")
+    tree.add(f"{text}, {plural(several, 'picture')} with several" if several else text)
     return lengths
 
 
 def _mix(tree: Tree, config: Config, plan: Plan) -> None:
     meaning = "each picture at one random side an epoch" if plan.random_side else "every picture at every side"
     branch = tree.add(
-        f"mix: {meaning}; an epoch is {plan.images_per_epoch} pictures in {plan.batches_per_epoch} batches,"
-        f" {plan.steps_per_epoch} steps{' of ' + str(plan.accumulation) + ' batches' if plan.accumulation > 1 else ''}"
+        f"mix: {meaning}; an epoch is {plural(plan.images_per_epoch, 'picture')} in {plan.batches_per_epoch}"
+        f" batch{'es' * (plan.batches_per_epoch > 1)}, {plural(plan.steps_per_epoch, 'step')}"
+        f"{' of ' + str(plan.accumulation) + ' batches' if plan.accumulation > 1 else ''}"
     )
     for side in plan.sides:
         share = f"odds {side.repeats}" if plan.random_side else f"{side.repeats} times an epoch"
         node = branch.add(
-            f"side {side.side}: {share}, batches of {side.batch_size}, {len(side.buckets)} buckets,"
+            f"side {side.side}: {share}, batches of {side.batch_size}, {plural(len(side.buckets), 'bucket')},"
             f" {side.crop_loss:.1%} cut away"
         )
         node.add(_sizes(side))
@@ -136,8 +138,8 @@ def _budget(tree: Tree, config: Config, plan: Plan) -> None:
         return
     steps, seen = length
     tree.add(
-        f"budget: {asked}: {seen} pictures are seen in all in {steps} steps, {seen / plan.images_per_epoch:.1f} epochs,"
-        f" {config.train.checkpoints} checkpoints"
+        f"budget: {asked}: {plural(seen, 'picture')} seen in all in {plural(steps, 'step')},"
+        f" {seen / plan.images_per_epoch:.1f} epochs, {plural(config.train.checkpoints, 'checkpoint')}"
     )
 
 

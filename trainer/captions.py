@@ -149,7 +149,7 @@ def missing_captions(settings: CaptionSettings, faults: list[str]) -> str:
             "Write NAME.txt beside each picture, or have them described: captioner=florence2, ollama, …"
             " (captions=vlm where captions=original)"
         )
-    listed = list_faults("captions missing", faults, shown=len(faults))
+    listed = list_faults("captions missing" if len(faults) > 1 else "caption missing", faults, shown=len(faults))
     return f"{listed}\n  {ways}; or train without: captions=none, or captions=trigger captions.trigger=WORD."
 
 

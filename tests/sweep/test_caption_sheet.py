@@ -98,7 +98,7 @@ def test_a_person_reads_corrects_reruns_and_trains_with_the_correction(
         for example in with_captions(config(plates, Strategy.subject_only), read_examples(plates))
     }
     assert trained == {"eye": "an eye", "heart": "a heart, großer Fund"}
-    assert "1 pictures edited" in captions_line(config(plates, Strategy.subject_only), read_examples(plates))
+    assert "1 picture edited" in captions_line(config(plates, Strategy.subject_only), read_examples(plates))
 
     change(plates, "eye", "none", "an eye")
     with pytest.raises(DatasetError, match="none has no words of its own"):

@@ -44,7 +44,7 @@ def test_the_tree_goes_from_the_pictures_to_the_warnings() -> None:
         "of 28 tokens",
         "an epoch is 150 pictures in 24 batches",
         "side 768: 2 times an epoch, batches of 8, 6 buckets",
-        "budget: 2 epochs: 300 pictures are seen in all in 48 steps, 2.0 epochs, 3 checkpoints",
+        "budget: 2 epochs: 300 pictures seen in all in 48 steps, 2.0 epochs, 3 checkpoints",
         "lora of rank 16",
         "PFLOP to train",
         "PFLOP to draw 24 samples",

@@ -71,7 +71,7 @@ def test_one_of_several_lines_is_taken_per_epoch() -> None:
 @pytest.mark.parametrize("strategy", [Strategy.original, Strategy.tags, Strategy.edited, Strategy.subject_only])
 def test_missing_sidecars_are_all_named(strategy: Strategy) -> None:
     suffix, way = ("tags", "tagger=wd14") if strategy == Strategy.tags else ("txt", "captioner=florence2")
-    with pytest.raises(DatasetError, match=rf"1 captions missing(.|\n)*bare\.{suffix}(.|\n)*{way}.*captions=trigger"):
+    with pytest.raises(DatasetError, match=rf"1 caption missing(.|\n)*bare\.{suffix}(.|\n)*{way}.*captions=trigger"):
         check_captions([HEART, BARE], CaptionSettings(strategy))
 
 
