@@ -30,6 +30,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from sweep.errors import Stopped
+from sweep.numbers import plural
 from sweep.settings import Stopping
 from sweep.study import live_trial, rectangle
 from trainer.budget import checkpoint_steps, training_length
@@ -171,7 +172,7 @@ def why_stop(rung: Rung, others: Sequence[FrozenTrial], stopping: Stopping) -> s
     peers = [reached[rung.part] for other in others if rung.part in (reached := rungs_of(other))]
     ahead = how_many_ahead(rung, peers)
     if ahead * KEPT_OF >= len(peers) + 1:
-        return f"at 1/{rung.part} of the budget behind {ahead} of {len(peers)} other trials"
+        return f"at 1/{rung.part} of the budget behind {ahead} of {plural(len(peers), 'other trial')}"
     return ""
 
 
