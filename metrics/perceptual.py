@@ -71,14 +71,17 @@ class Lpips:
         return torch.cat(found)
 
 
-def lpips_distances(first: Tensor, second: Tensor) -> Tensor:
+def lpips_distances(first: Tensor, second: Tensor, squares: Tensor | None = None) -> Tensor:
     """Return the LPIPS of every pair of vectors, (N, M), >= 0, lower is more alike: 0 for equal pictures (to 1e-5).
+
+    Args:
+        squares: (M,) lengths of the second vectors, squared, where they are known; longer to sum than the products.
 
     Fooled by: a change of style, which it counts as a large difference whatever the layout.
     Source: Zhang et al. 2018, eq. 1, v0.1 heads; |a - b|^2 = |a|^2 + |b|^2 - 2ab makes it one matrix product.
     """
-    squares = first.square().sum(1)[:, None] + second.square().sum(1)[None]
-    return (squares - 2 * first @ second.T).clamp_min(0)
+    squares = second.square().sum(1) if squares is None else squares
+    return (first.square().sum(1)[:, None] + squares - 2 * first @ second.T).clamp_min(0)
 
 
 def load_lpips(path: Path, net: LpipsNet) -> Any:

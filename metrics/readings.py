@@ -236,16 +236,20 @@ class CopyJudge:
         self._count = len(training)
         if training:
             self._training = self._variants(training, CROPS)
-            self._plain = self._variants(training, CROPS[:1])  # as the references, so that the two can be compared
+            self._squares = self._training.square().sum(1)
             self._references = self._variants(references, CROPS[:1])
-            self._usual = _nearer(self._references[: len(references)], self._training, self._count)
+            self._usual = self._to_training(self._references[: len(references)]).min(1)
         self._base: dict[str, Tensor] = {}
+        self._of_base: dict[str, Floats] = {}  # each base image's distances to the training pictures
 
     def read(self, pairs: Pairs, settings: ScoreSettings, layout_ratio: float) -> Reading:
         """Return memorisation, over all pairs, and diversity; `layout_ratio` is the diversity of layouts."""
         fresh = {f.key: i for f, i in zip(pairs.known, pairs.base_images, strict=True) if f.key not in self._base}
         if fresh:
-            self._base |= dict(zip(fresh, self._vectors(list(fresh.values())), strict=True))
+            vectors = self._vectors(list(fresh.values()))
+            self._base |= dict(zip(fresh, vectors, strict=True))
+            if self._count:
+                self._of_base |= dict(zip(fresh, self._to_training(vectors).min(1), strict=True))
         after = self._vectors(pairs.samples)
         before = torch.stack([self._base[features.key] for features in pairs.known])
         some, known = after[pairs.chosen], before[pairs.chosen]
@@ -257,7 +261,8 @@ class CopyJudge:
             {"diversity_lpips": ratio},
         )
         if self._count:
-            reading.add(self._memorisation(after, before, pairs.chosen, settings))
+            of_base = np.stack([self._of_base[features.key] for features in pairs.known])
+            reading.add(self._memorisation(after, of_base, pairs.chosen, settings))
         return reading
 
     def _variants(self, images: Sequence[Tensor], crops: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
@@ -273,11 +278,17 @@ class CopyJudge:
         """Return LPIPS vectors of pictures at full contrast: a paler copy is a copy."""
         return self.lpips.vectors([levelled(image) for image in images])
 
-    def _memorisation(self, after: Tensor, before: Tensor, chosen: list[int], settings: ScoreSettings) -> Reading:
-        plain, references = _nearer(after, self._plain, self._count), self._references
-        gap = memorisation_gap(plain, _nearer(after, references, len(references) // 2))
-        near, of_base = (_nearer(some, self._training, self._count) for some in (after, before))
-        flags = copies(near, self._usual, share=settings.copy_distance, base_to_training=of_base)
+    def _to_training(self, vectors: Tensor) -> Floats:
+        """Return (N, variants, training pictures) distances of pictures."""
+        found = lpips_distances(vectors, self._training, self._squares).double().numpy()
+        return np.asarray(found.reshape(len(vectors), -1, self._count))
+
+    def _memorisation(self, after: Tensor, of_base: Floats, chosen: list[int], settings: ScoreSettings) -> Reading:
+        near = self._to_training(after)
+        references = _distances(after, self._references).reshape(len(after), 2, -1)
+        # Both as they are and mirrored, no crops, so that the two can be compared.
+        gap = memorisation_gap(near[:, [0, len(CROPS)]].min(1), references.min(1))
+        flags = copies(near.min(1), self._usual, share=settings.copy_distance, base_to_training=of_base)
         rate = float(flags.mean())
         return Reading(
             {"memorisation_gap": gap, "copy": flags.astype(float)},
@@ -312,12 +323,6 @@ def _whole(image: Tensor) -> Tensor:
 # Whole, its square, the middle and the four corners.
 CROPS = (_whole, _square, *(_cut(rows, columns) for rows, columns in ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))))
 MIRRORED = 3  # the corners are not: seven crops of every picture cost enough
-
-
-def _nearer(pictures: Tensor, variants: Tensor, count: int) -> Floats:
-    """Return (N, count) LPIPS to the nearest variant of each of `count` pictures, from (variants * count, D)."""
-    found: Floats = _distances(pictures, variants).reshape(len(pictures), -1, count).min(1)
-    return found
 
 
 def _distances(first: Tensor, second: Tensor) -> Floats:
