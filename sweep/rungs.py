@@ -118,12 +118,12 @@ def longest_budget(budget: BudgetSettings, searched: Mapping[str, BaseDistributi
         searched: distributions of a trial's parameters, by their keys.
     """
     found = searched.get(f"{BUDGET}{budget.unit}")
+    longest: Any = budget.amount
     if isinstance(found, IntDistribution | FloatDistribution):
-        return replace(budget, **{budget.unit: found.high})
-    if isinstance(found, CategoricalDistribution):
-        amounts = [choice for choice in found.choices if isinstance(choice, int | float)]
-        return replace(budget, **{budget.unit: max([budget.amount, *amounts])})
-    return budget
+        longest = found.high
+    elif isinstance(found, CategoricalDistribution):
+        longest = max([longest, *(choice for choice in found.choices if isinstance(choice, int | float))])
+    return replace(budget, **{budget.unit: longest})
 
 
 def shared_rungs(own: FrozenTrial, trials: Sequence[FrozenTrial]) -> dict[int, Rung]:
