@@ -18,8 +18,8 @@ from rich.table import Table
 from sweep.__main__ import Place, start
 from sweep.errors import InputError
 from sweep.examples import answers_folder, lacks, sheet_file, sheet_rows
+from sweep.lines import StepProgress, console, shown
 from sweep.preflight import read_pictures
-from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
 from trainer.answers import CaptionerDown
 from trainer.base import BaseError, Family, family_of, find_base

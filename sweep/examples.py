@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sweep.numbers import plural
 from sweep.schema import Config
-from sweep.study import study_folder
+from sweep.settings import study_folder
 from trainer.answers import CaptionerDown
 from trainer.captioner_settings import CaptionerKind
 from trainer.captioning import fault_list, made_by, make_captions

@@ -29,11 +29,12 @@ from sweep.__main__ import Place, settings, start
 from sweep.errors import InputError
 from sweep.experiment import settle
 from sweep.findings import OBJECTIVES, score_settings
+from sweep.lines import StepProgress, console, shown
 from sweep.numbers import TRAININGS_AT_LEAST, final_interval
 from sweep.outcome import Outcome, read_outcome, unrelated
-from sweep.progress import StepProgress, console, shown
 from sweep.schema import Config
-from sweep.study import front, load_study, rectangle, study_folder, study_lock
+from sweep.settings import study_folder
+from sweep.study import front, load_study, rectangle, study_lock
 from sweep.summary import label
 from sweep.typed import python
 from sweep.views import write_views

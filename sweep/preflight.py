@@ -12,9 +12,9 @@ from typing import Any
 from metrics.settings import ScoreSettings
 from sweep.errors import Faults
 from sweep.examples import with_captions
-from sweep.progress import StepProgress
+from sweep.lines import StepProgress
 from sweep.schema import Config
-from sweep.study import study_folder
+from sweep.settings import study_folder
 from trainer.base import BaseError, find_base, step_px
 from trainer.captioner_settings import CaptionerKind
 from trainer.captions import check_captions

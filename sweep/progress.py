@@ -1,18 +1,15 @@
 """What a person watching a sweep reads: one line per event, at 80 columns, the same in a terminal and in a log file."""
 
-import logging
 import statistics
-import sys
-import time
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
-from rich.console import Console
 
 from sweep.checks import MORE, flagged, has_style, measured, not_learned, style_reached
+from sweep.lines import StepProgress, console, duration, shown
 from sweep.numbers import plural
 from sweep.outcome import Outcome
 from sweep.recipes import Recipe
@@ -21,21 +18,6 @@ from sweep.space import Arguments, ranges
 from sweep.study import FINISHED, best, hypervolume, rectangle, why_not
 from sweep.summary import print_summary, scores, verdict
 from sweep.typed import folded
-
-STEP_LINE_EVERY_S = 5.0
-LOGGER = logging.getLogger("stylesweep")
-
-
-def console() -> Console:
-    """Where progress goes: standard output as it is now, without colours unless it is a terminal."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=False, markup=False)
-
-
-def duration(seconds: float) -> str:
-    """A time as exact as one needs it: 40 s, 12 min, 3.5 h."""
-    if seconds < 100:
-        return f"{max(0, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class SweepProgress:
@@ -122,30 +104,6 @@ class SweepProgress:
         self.console.print(folded(text, "  "), soft_wrap=True)
 
 
-class StepProgress:
-    """The lines inside one trial: phase, step of steps, and no more than one line every few seconds."""
-
-    def __init__(self) -> None:
-        self.console = console()
-        self.last = 0.0
-        self.phase = ""
-
-    def __call__(self, phase: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if phase != self.phase or done == total or now - self.last > STEP_LINE_EVERY_S:
-            self.last, self.phase = now, phase
-            self._print(f"{phase} {done}/{total}{'  ' + note if note else ''}")
-
-    def say(self, text: str) -> None:
-        """A line of its own."""
-        for line in text.splitlines():
-            self._print(line)
-
-    def _print(self, line: str) -> None:
-        self.console.print(folded(line, "    "), soft_wrap=True)
-        LOGGER.info(line)  # to trial.log in the trial's folder, where `sweep.status` looks
-
-
 def best_line(search: SearchSettings, on_front: Sequence[FrozenTrial]) -> str:
     """Best so far: the feasible trial with the largest rectangle, and the area under the whole front."""
     top = best(on_front)
@@ -158,11 +116,6 @@ def best_line(search: SearchSettings, on_front: Sequence[FrozenTrial]) -> str:
         return line
     whole = hypervolume([trial.values for trial in on_front])
     return line + f", area {rectangle(top.values):.3f} of front {whole:.3f}"
-
-
-def shown(path: Path) -> str:
-    """A path as one types it: relative where it lies below the working folder."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def print_outcome(outcome: Outcome, folder: Path, steps: StepProgress) -> None:

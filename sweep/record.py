@@ -20,7 +20,8 @@ from sweep.given import recipe_words
 from sweep.outcome import Outcome
 from sweep.rungs import Rung, longest_budget, reach, rung_steps, rungs_of, shared_rungs
 from sweep.schema import Config
-from sweep.study import live_trial, load_study, study_folder
+from sweep.settings import study_folder
+from sweep.study import live_trial, load_study
 from trainer.plan import Plan
 
 ARTIFACTS = "artifacts"

@@ -38,12 +38,13 @@ from sweep.effects import Effect, factor_in_words
 from sweep.export_recipe import FOUND_BEST
 from sweep.exports import FOLDER, Export, write_exports
 from sweep.findings import Entry, Findings, find
+from sweep.lines import StepProgress, duration, shown
 from sweep.numbers import final_interval, interval_in_words, number, plural, signed
-from sweep.progress import StepProgress, duration, shown
 from sweep.report_pictures import Album, compared, highlights, references, sheets, side_by_side
 from sweep.rungs import MEASURED
 from sweep.schema import Config
-from sweep.study import load_study, study_folder
+from sweep.settings import study_folder
+from sweep.study import load_study
 from sweep.summary import CANNOT_SAY
 
 if TYPE_CHECKING:

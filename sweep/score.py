@@ -13,8 +13,8 @@ from pathlib import Path
 from sweep.__main__ import WRONG_INPUT, Place, start
 from sweep.__main__ import main as sweep
 from sweep.effects import KEY
+from sweep.lines import StepProgress, shown
 from sweep.outcome import FILE
-from sweep.progress import StepProgress, shown
 from sweep.schema import Config
 from sweep.typed import complain, python
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from trainer.settings import Group, Prompt
@@ -73,6 +74,11 @@ class StudySettings:
             raise ValueError(f"`study.heartbeat_seconds` must be at least 1, got {self.heartbeat_seconds}")
         if self.min_free_gb < 0:
             raise ValueError(f"`study.min_free_gb` must be at least 0, got {self.min_free_gb}")
+
+
+def study_folder(settings: StudySettings) -> Path:
+    """`multirun/<study>`, absolute."""
+    return Path(settings.folder).absolute() / settings.name
 
 
 @dataclass

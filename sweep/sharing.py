@@ -24,8 +24,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep.database import ADDRESS, DATABASE, SILENT, address_of, connector, out_of_reach
 from sweep.errors import InputError, StudyMismatch
-from sweep.settings import NO_PASSWORD, PASSWORD, StudySettings
-from sweep.study import file_lock, study_folder, study_lock
+from sweep.settings import NO_PASSWORD, PASSWORD, StudySettings, study_folder
+from sweep.study import file_lock, study_lock
 
 SLOT = "slot"  # on a trial: which slot of a command runs it
 LONGEST_WAIT_S = 5.0  # between two looks at trials that run elsewhere

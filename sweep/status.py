@@ -14,8 +14,8 @@ from rich.console import Console
 
 from sweep.checks import not_learned
 from sweep.errors import InputError
+from sweep.lines import console, duration, shown
 from sweep.naming import add_study, find_study
-from sweep.progress import console, duration, shown
 from sweep.study import ASKED, FINISHED, best, is_alive, load_study
 from sweep.summary import counts_in_words, label, nearest, print_trials, scores
 from sweep.typed import complain, folded

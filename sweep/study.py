@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep.database import DATABASE, address_of, has_study, readable, storage
 from sweep.errors import InputError, StudyBusy, StudyMismatch
-from sweep.settings import SearchSettings, StudySettings
+from sweep.settings import SearchSettings
 from sweep.space import Space, describe, from_json, to_json
 from sweep.typed import python
 
@@ -27,11 +27,6 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 LOCK = ".lock"
 ASKED = "n_trials"  # key of a study: how many trials it was last asked for
 FORMAT = 5  # of what a study remembers about itself and of what its scores mean
-
-
-def study_folder(settings: StudySettings) -> Path:
-    """`multirun/<study>`, absolute."""
-    return Path(settings.folder).absolute() / settings.name
 
 
 def load_study(folder: Path, name: str | None = None, heartbeat_seconds: int | None = None) -> optuna.Study:

@@ -37,11 +37,11 @@ from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import Point, in_order, read_conditions
 from sweep.rungs import AGREEMENTS, agreements, as_plain, in_words
 from sweep.samplers import check_sampler
-from sweep.settings import Sampler, SearchSettings, Stopping, StudySettings
+from sweep.settings import Sampler, SearchSettings, Stopping, StudySettings, study_folder
 from sweep.sharing import hold_of, wait_elsewhere
 from sweep.slots import run_slots
 from sweep.space import Arguments, Space, as_override, read_arguments
-from sweep.study import ASKED, FINISHED, best, front, live_trial, load_study, open_study, stands_still, study_folder
+from sweep.study import ASKED, FINISHED, best, front, live_trial, load_study, open_study, stands_still
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
 NOWHERE = object()

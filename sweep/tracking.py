@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweep.errors import Stopped
 from sweep.outcome import Candidate, Outcome, plain_config
 from sweep.schema import Config
-from sweep.study import dominates, is_feasible, load_study, study_folder
+from sweep.settings import study_folder
+from sweep.study import dominates, is_feasible, load_study
 from sweep.summary import CANNOT_SAY
 from sweep.typed import python, typed
 

@@ -20,6 +20,7 @@ from sweep.contact_sheet import contact_sheet, save_once, save_pictures, save_sh
 from sweep.contents import content_id, judge_files, sheet_content
 from sweep.examples import captions_line, with_captions
 from sweep.given import GivenLora, recipe_words
+from sweep.lines import StepProgress
 from sweep.outcome import (
     BASE_IMAGES,
     SHEET,
@@ -32,12 +33,12 @@ from sweep.outcome import (
     versions,
 )
 from sweep.plan_tree import memory_choices, plan_warnings
-from sweep.progress import StepProgress, print_outcome
+from sweep.progress import print_outcome
 from sweep.record import at_rung, begin, record, rungs_ahead, warn
 from sweep.rungs import Rung, few_of, fewer_steps
 from sweep.schema import Config
-from sweep.settings import Checkpoints, Stopping
-from sweep.study import FORMAT, study_folder
+from sweep.settings import Checkpoints, Stopping, study_folder
+from sweep.study import FORMAT
 from sweep.tracking import Tracked, tracked
 from sweep.warm import is_cold, warm_base, warm_judge
 from trainer.budget import checkpoint_steps, training_length

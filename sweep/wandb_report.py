@@ -10,10 +10,11 @@ from sweep.__main__ import Place, start
 from sweep.answers import state
 from sweep.errors import InputError
 from sweep.findings import Findings, find
+from sweep.lines import StepProgress
 from sweep.notes import study_note
-from sweep.progress import StepProgress
 from sweep.schema import Config
-from sweep.study import load_study, study_folder
+from sweep.settings import study_folder
+from sweep.study import load_study
 from sweep.tracking import without_machine
 
 

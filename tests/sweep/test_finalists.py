@@ -12,9 +12,9 @@ from rich.console import Console
 from metrics.statistics import Difference
 from sweep.errors import InputError
 from sweep.finalists import candidates, corrected, held_out_prompts, judge, rerun, table, verdict, write
+from sweep.lines import console
 from sweep.numbers import final_interval
 from sweep.outcome import Outcome
-from sweep.progress import console
 from sweep.settings import EvalSettings
 from tests.sweep import made
 from trainer.settings import Prompt
