@@ -199,6 +199,8 @@ def start(
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
+        if asks_help and (config := _composed_once()) is not None:
+            return manual(config)
         fault = _run(manual if asks_help else run, job)
         if fault is not None:
             if traces_wanted or not job.is_refusal(fault):
@@ -208,6 +210,21 @@ def start(
     except KeyboardInterrupt:
         print(LAST_WORDS, file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _composed_once() -> DictConfig | None:
+    """The configuration of the words in sys.argv; None where there are flags or faults, which `_run` sees to.
+
+    `hydra.main` composes twice, a third of the time that --help takes.
+    """
+    words = [word for word in sys.argv[1:] if word != "--run"]
+    if any(word.startswith("-") for word in words):
+        return None
+    try:
+        with hydra.initialize_config_module("conf", version_base="1.3"):
+            return hydra.compose("config", words)
+    except WRONG:
+        return None
 
 
 def _run(task: Callable[[DictConfig], Any], job: Job) -> Exception | None:
