@@ -106,7 +106,8 @@ def _score(options: argparse.Namespace, settings: ScoreSettings) -> tuple[Paired
     judge = judge_of(settings, references, others, training, options.nouns)
     asked = judge.asked_among(pairs.prompts)
     if asked:
-        print(f"warning: prompts that ask for training subjects, where no leak of these can be seen, {len(asked)}:")
+        ask = "1 prompt asks" if len(asked) == 1 else f"{len(asked)} prompts ask"
+        print(f"warning: {ask} for training subjects, no leak of these can be seen there:")
         print("\n".join(f"  {text} ({', '.join(nouns)})" for text, nouns in asked.items()))
     scores = judge.score(pairs.samples, pairs.base_images, pairs.prompts)
     if not pairs.captioned:

@@ -53,7 +53,9 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         except (UnidentifiedImageError, OSError) as error:
             faults.append(f"{file}: {error}")
     if faults:
-        raise ScoreError(f"pictures that cannot be used, {len(faults)}:\n  " + "\n  ".join(faults[:10]))
+        raise ScoreError(
+            f"{len(faults)} picture{'s' * (len(faults) > 1)} cannot be used:\n  " + "\n  ".join(faults[:10])
+        )
     if not found:
         raise ScoreError(f"no pictures ({', '.join(SUFFIXES)}) in {folder}")
     return found

@@ -123,7 +123,7 @@ def levelled(image: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Return (N, C, H, W) float32 smoothed with a Gaussian of `sigma` px, edges repeated."""
+    """Return (N, C, H, W) float32 on the CPU smoothed with a Gaussian of `sigma` px, edges repeated."""
     # Two products of whole matrices: at the few px of a score three to ten times as fast as torch's convolution.
     height, width = images.shape[-2:]
     return _blurring(height, sigma) @ images @ _blurring(width, sigma).T

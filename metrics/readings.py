@@ -38,6 +38,7 @@ from metrics.style import StyleSpace, style_gain
 from metrics.vision import PictureEncoder, VisionTransformer
 
 Floats = NDArray[np.float64]
+BASE_SETS = 2  # of base images, kept with their layouts: those of a rung and those of the end take turns
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,6 @@ def read_style(pairs: Pairs, spaces: Spaces, pool: Sequence[Features], range_at_
     ceiling, level = float(np.mean([space.ceiling for space in spaces.values()])), float(base[pairs.chosen].mean())
     gains = style_gain(np.mean(after, axis=0), base, base_level=level, ceiling=ceiling, range_at_least=range_at_least)
     return Reading({"style": gains}, {}, diagnostics | {"style_range": ceiling - level})
-
-
-BASE_SETS = 2  # of base images, kept with their layouts: those of a rung and those of the end take turns
 
 
 class LayoutJudge:

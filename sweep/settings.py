@@ -37,7 +37,10 @@ class Checkpoints(StrEnum):
 
 
 class Stopping(StrEnum):
-    """Whether a trial may end at a rung, at 1/9 or 1/3 of the longest budget that is searched; see `sweep.rungs`."""
+    """Whether a trial may end at a rung, at 1/9 or 1/3 of the longest budget that is searched; see `sweep.rungs`.
+
+    It is scored there on a few prompts, drawn in half of the sampler's steps.
+    """
 
     never = "never"  # and no rung is scored
     measure = "measure"  # rungs are scored, so that the study tells what they foretell, and no trial ends at one

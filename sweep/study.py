@@ -26,7 +26,7 @@ from sweep.typed import python
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 LOCK = ".lock"
 ASKED = "n_trials"  # key of a study: how many trials it was last asked for
-FORMAT = 5  # of what a study remembers about itself and of what its scores mean
+FORMAT = 6  # of what a study remembers about itself and of what its scores mean
 
 
 def load_study(folder: Path, name: str | None = None, heartbeat_seconds: int | None = None) -> optuna.Study:

@@ -306,7 +306,7 @@ def oddities(examples: list[Example]) -> list[str]:
     places = {place for folder in {example.path.parent for example in examples} for place in folder.iterdir()}
     inside = {place: many for place in sorted(places - masks) if (many := _pictures_in(place))}
     unread = [
-        f"{f'{count} pictures in {place} are' if count > 1 else f'1 picture in {place} is'} not read:"
+        f"{count} picture{'s' * (count > 1)} in {place} {'are' if count > 1 else 'is'} not read:"
         " folders inside are left out"
         for place, count in inside.items()
     ]

@@ -87,7 +87,7 @@ def test_prompts_beside_the_pictures_are_read_and_those_with_training_subjects_l
         (images / f"picture_{i:02d}.txt").write_text("a heart on a table" if i == 3 else f"scene {i}")
     assert main(command(folders, "--nouns", "heart", images=str(images))) == 0
     said = capsys.readouterr().out
-    assert "prompts that ask for training subjects" in said and "a heart on a table (heart)" in said
+    assert "1 prompt asks for training subjects" in said and "a heart on a table (heart)" in said
 
 
 WRONG = {
@@ -95,7 +95,7 @@ WRONG = {
     "at least 4 references are needed": {"references": "few"},
     "no such folder of pictures": {"images": "nowhere"},
     "no pictures": {"images": "empty"},
-    "pictures that cannot be used, 1": {"images": "broken"},
+    "1 picture cannot be used": {"images": "broken"},
     "references must never be trained on, but 8 show": {"references": "training"},
 }
 

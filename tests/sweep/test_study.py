@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweep.database import DATABASE, storage
 from sweep.errors import InputError
 from sweep.study import best, front, hypervolume, is_feasible, load_study, rectangle, why_not
 from tests.sweep.made import new_study
@@ -76,3 +77,14 @@ def test_a_renamed_folder_is_told_its_old_name(tmp_path: Path) -> None:
     (tmp_path / "night").rename(tmp_path / "night_1")
     with pytest.raises(InputError, match="night_1 holds the study night: give the folder that name again"):
         load_study(tmp_path / "night_1")
+
+
+def test_a_database_that_is_damaged_or_made_anew_after_it_was_opened_is_read_as_it_is_now(tmp_path: Path) -> None:
+    made = optuna.create_study(study_name=tmp_path.name, storage=storage(tmp_path))
+    assert load_study(tmp_path).trials == made.trials == []
+    (tmp_path / DATABASE).write_bytes(b"no database" * 1000)
+    with pytest.raises(InputError, match=f"{DATABASE} cannot be used"):
+        load_study(tmp_path)
+    (tmp_path / DATABASE).unlink()
+    optuna.create_study(study_name=tmp_path.name, storage=storage(tmp_path))
+    assert load_study(tmp_path).trials == []
