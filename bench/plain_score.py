@@ -20,7 +20,8 @@ from torch import Tensor
 from bench.trials import BASE, OTHERS, PICTURES, REFERENCES, SCALE, TEXT_TOKENS
 from metrics import Constraint, ScoreSettings, score
 from metrics.settings import LpipsNet
-from trainer.examples import Example, read_examples, read_picture
+from trainer.examples import Example, read_examples
+from trainer.pixels import read_picture
 from trainer.rewriting import subject_noun
 from trainer.settings import Prompt
 

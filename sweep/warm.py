@@ -100,6 +100,6 @@ def warm_judge(
 
 
 def _pictures(examples: Sequence[Example]) -> list[Tensor]:
-    from trainer.examples import read_picture
+    from trainer.pixels import read_picture
 
     return [read_picture(Path(example.path)) for example in examples]

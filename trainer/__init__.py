@@ -25,7 +25,7 @@ _HOME = {
     "load_base": "trainer.base",
     "make_plan": "trainer.plan",
     "read_examples": "trainer.examples",
-    "read_picture": "trainer.examples",
+    "read_picture": "trainer.pixels",
     "subject_noun": "trainer.rewriting",
     "to_kohya": "trainer.export",
     "to_peft": "trainer.export",

@@ -15,7 +15,6 @@ from trainer.examples import DatasetError, Example, list_faults
 from trainer.rewriting import stripped_tags
 from trainer.settings import CaptionSettings, Strategy
 from trainer.sheet import Row, corrected, picture_name
-from trainer.tagger import tag_examples
 
 _REWRITTEN = (Strategy.edited, Strategy.subject_only)
 _SILENT = 5  # pictures in a row without an answer, after which the others are not asked about
@@ -53,6 +52,8 @@ def make_captions(
         CaptionerDown: no model can answer; what was answered so far is kept.
     """
     if tagger.model and settings.strategy in (Strategy.tags, Strategy.tags_vlm):
+        from trainer.tagger import tag_examples  # with numpy; a refusal of wrong settings does without
+
         examples = tag_examples(examples, tagger, kept)
     if not asks_model(settings, captioner):
         by = made_by(settings, captioner, tagger)

@@ -8,8 +8,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from trainer.buckets import Fit
 from trainer.cache import TensorCache, content_key
-from trainer.examples import Example, read_mask, read_picture
+from trainer.examples import Example
 from trainer.flux import FluxBase, Text
+from trainer.pixels import read_mask, read_picture
 from trainer.plan import Plan
 
 _HELD_BYTES = 2**28  # of embeddings kept on the device: 64 texts of FLUX.1-dev, thousands of the sandbox

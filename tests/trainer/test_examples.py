@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.examples import DatasetError, oddities, picture_suffixes, read_examples, read_mask, read_picture
+from trainer.examples import DatasetError, oddities, picture_suffixes, read_examples
+from trainer.pixels import read_mask, read_picture
 
 
 def _save(path: Path, size: tuple[int, int] = (20, 30), **options: object) -> Path:

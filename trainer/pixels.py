@@ -1,0 +1,74 @@
+"""Pictures and masks as tensors. `trainer.examples` looks at a folder before torch and numpy are loaded; these are read
+when it is trained on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from trainer.examples import Example, opened
+
+
+def read_picture(path: str | Path) -> Tensor:
+    """Read a picture upright, in colour, transparent parts over white; of an animation the first frame.
+
+    Returns:
+        (3, H, W) float32 in [0, 1], sRGB values as stored.
+    """
+    with opened(path) as stored:
+        picture = ImageOps.exif_transpose(stored)
+        if _is_deep(picture):
+            pixels = np.repeat(_deep_grey(picture)[:, :, None], 3, axis=2)
+        else:
+            pixels = np.asarray(_over(picture, "white").convert("RGB"), dtype=np.float32) / 255.0
+    return torch.from_numpy(pixels.clip(0.0, 1.0)).permute(2, 0, 1).contiguous()
+
+
+def _over(picture: Image.Image, colour: str) -> Image.Image:
+    """The picture with its transparent parts over a colour."""
+    if not picture.has_transparency_data:
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture)
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether it is grey of more than 8 bits, which Pillow would clip."""
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+
+
+def _deep_grey(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Grey of 16 bits (Pillow opens it as I or I;16), of 32 bits, or of floats that end at 1, 255 or 65535."""
+    grey = np.asarray(picture, dtype=np.float32)
+    largest = grey.max()
+    floats = (1.0, 255.0, 65535.0) if picture.mode == "F" else (65535.0,)
+    return grey / next((end for end in floats if largest <= end), 2.0**32 - 1)
+
+
+def read_mask(example: Example) -> Tensor:
+    """Where the loss counts: (1, H, W) float32 in [0, 1] at the picture's own size, upright."""
+    whole = torch.ones(1, example.height, example.width)
+    if example.mask is None:
+        return whole
+    with opened(example.mask) as stored:
+        picture = ImageOps.exif_transpose(stored)
+        if example.mask == example.path:
+            if not picture.has_transparency_data:
+                return whole
+            grey = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255.0
+        else:
+            grey = _mask_values(picture)
+    size = (example.width, example.height)
+    fitted = Image.fromarray(grey.clip(0.0, 1.0)).resize(size, Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(fitted)[None])
+
+
+def _mask_values(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A mask's grey values in [0, 1]; what is transparent does not count."""
+    if _is_deep(picture):
+        return _deep_grey(picture)
+    return np.asarray(_over(picture, "black").convert("L"), dtype=np.float32) / 255.0
