@@ -8,10 +8,6 @@ PORT ?= 8080
 BENCH_ROUNDS ?= 3
 BENCH_PEER ?=
 
-# One thread per process: on shared cores two threads of a small model wait for each other most of the time.
-export OMP_NUM_THREADS ?= 1
-export OMP_WAIT_POLICY ?= PASSIVE
-
 .PHONY: sweep test test-browser test-cluster check validate-metrics bench bench-check dashboard install clean
 .DEFAULT_GOAL := sweep
 

@@ -66,6 +66,11 @@ def cards() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
+def cores() -> int:
+    """The CPU's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def at_work() -> Iterator[None]:
     """Leaves a mark for the command while the block runs; one that stays tells that this slot died in it."""
@@ -101,7 +106,7 @@ def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int
         for number in range(1, count + 1):
             card = found[(number - 1) % len(found)] if found and count > 1 else ""
             head = f"{number}| " if count > 1 else ""
-            slots.append(_Slot(Path(marks) / str(number), head, card, say_in_turn))
+            slots.append(_Slot(Path(marks) / str(number), head, card, max(1, cores() // count), say_in_turn))
         try:
             _wait(slots, finished)
         finally:
@@ -114,13 +119,14 @@ def run_slots(count: int, say: Callable[[str], None], finished: Callable[[], int
 class _Slot:
     """One process, started again when it is killed."""
 
-    def __init__(self, mark: Path, head: str, card: str, say: Callable[[str], None]) -> None:
+    def __init__(self, mark: Path, head: str, card: str, threads: int, say: Callable[[str], None]) -> None:
         """Start it.
 
         Args:
             mark: it leaves while it works; named as the slot is.
             head: of its lines.
             card: that it may use; empty: whatever this process may.
+            threads: that torch uses on the CPU, unless OMP_NUM_THREADS says otherwise.
         """
         self.mark = mark
         self.say = lambda line: say(f"{head}{line}")
@@ -133,6 +139,7 @@ class _Slot:
             "COLUMNS": str(max(40, min(width, 80) - len(head))),
             "PYTHONUNBUFFERED": "1",
         }
+        self.environment.setdefault("OMP_NUM_THREADS", str(threads))
         if card:
             self.environment[CARDS] = card
         self.start()

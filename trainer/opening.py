@@ -29,6 +29,7 @@ _CLASSES: dict[Family, tuple[str, str, type[FluxBase]]] = {
     Family.flux: ("FluxPipeline", "FluxTransformer2DModel", FluxBase),
     Family.klein: ("Flux2KleinPipeline", "Flux2Transformer2DModel", KleinBase),
 }
+MOST_THREADS = 4  # of those that torch finds; more than these wait for each other at the sizes a CPU trains
 # Endings of the scales in files whose weights mean nothing without them: scaled fp8, bitsandbytes, GPTQ.
 _PACKED = ("scale_weight", "weight_scale", "scaled_fp8", ".comfy_quant", ".absmax", ".qweight", ".quant_map")
 
@@ -40,7 +41,7 @@ def open_base(folder: Path, settings: BaseSettings) -> FluxBase:
         BaseError: a device this machine lacks, or weights that its memory does not hold.
     """
     device = find_device(settings)
-    torch.set_num_threads(settings.threads or 1)
+    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), MOST_THREADS))
     pipeline_name, _, base_class = _CLASSES[family_of(folder)]
     parts: dict[str, Any] = {}
     try:

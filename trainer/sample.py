@@ -75,7 +75,8 @@ def base_images(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSetti
         batch = [prompts[index] for index in indices]
         asked = [(prompt.text, prompt.seed, prompt.width, prompt.height) for prompt in batch]
         key = content_key(
-            _VERSION, base.id, base.scale, base.device.type, settings.steps, settings.guidance, repr(asked)
+            *(_VERSION, base.id, base.scale, settings.steps, settings.guidance, repr(asked)),
+            *(("cpu", torch.get_num_threads()) if base.device.type == "cpu" else (base.device.type,)),
         )
         found = store.load("base_images", key)
         if found is None:

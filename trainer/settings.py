@@ -311,7 +311,7 @@ class BaseSettings:
     dtype: Dtype = Dtype.float32  # of the base's weights; LoRA weights are always float32
     device: str = "auto"  # cpu, cuda, cuda:1, …; auto: cuda if there is one
     max_text_tokens: int = 512  # T5 tokens a caption or prompt is cut or padded to
-    threads: int = 0  # CPU threads of torch; 0: one, which is fastest on shared cores
+    threads: int = 0  # CPU threads of torch; 0: the machine's, four at most; OMP_NUM_THREADS bounds them
     offload: bool = False  # have transformer, text encoders and VAE on the device one at a time (small cards)
     quantize: Quantize = Quantize.none  # how the transformer's weights are kept
     group_offload: bool = False  # blocks lie in main memory until they compute; with gradient_checkpointing, CUDA only

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.progress import SweepProgress
 from sweep.settings import SearchSettings
-from sweep.slots import cards
+from sweep.slots import cards, cores
 from sweep.study import load_study
 from tests.sweep.conftest import TOY, Run, environment
 
@@ -44,6 +44,14 @@ def test_slots_take_trials_as_they_come_free_each_on_its_card_and_a_killed_one_i
     assert "killed (signal 9); started again" in ran.out
     a, b = trials(tmp_path)[:2]
     assert a.datetime_start < b.datetime_complete and b.datetime_start < a.datetime_complete, "both at once"  # type: ignore[operator]
+
+
+def test_slots_share_the_cores(tmp_path: Path) -> None:
+    free = {name: value for name, value in environment().items() if name != "OMP_NUM_THREADS"}
+    words = [sys.executable, str(TOY), "-m", "study.slots=2", "search.n_trials=2"]
+    subprocess.run(words, cwd=tmp_path, env=free, check=True, capture_output=True)
+    files = [tmp_path / "multirun" / "toy" / f"{n:04d}" / "card.txt" for n in range(2)]
+    assert {file.read_text().split()[2] for file in files} == {str(max(1, cores() // 2))}
 
 
 def test_a_slot_that_a_library_ends_without_a_word_is_replaced(toy: Run, tmp_path: Path) -> None:

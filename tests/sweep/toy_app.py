@@ -84,7 +84,8 @@ def main(config: DictConfig) -> tuple[float, float] | Stopped:
             except Stopped as stopped:
                 return stopped
     time.sleep(config.seconds)
-    (folder / "card.txt").write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES') or None} {os.getpid()}")
+    card, threads = os.environ.get("CUDA_VISIBLE_DEVICES") or None, os.environ.get("OMP_NUM_THREADS")
+    (folder / "card.txt").write_text(f"{card} {os.getpid()} {threads}")
     live_trial(study, number).set_constraint("n is small", config.n - 4)
     return values
 

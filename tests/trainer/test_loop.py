@@ -103,6 +103,29 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(run: Call
     assert not _equal(first[0], first[-1])
 
 
+def test_two_threads_give_the_same_weights_twice(tmp_path: Path, cache: Path, examples: list[Example]) -> None:
+    """On the sandbox's base: the tiny one is too small for its work to be shared."""
+    try:
+        base = load_base(BaseSettings(scale=0.125, device="cpu", max_text_tokens=28, threads=2))
+        assert torch.get_num_threads() == 2
+        made = [
+            train(
+                base=base,
+                examples=examples,
+                captions=CaptionSettings(),
+                mix=MixSettings({512: 1}, batch_size=4),
+                settings=replace(SETTINGS, checkpoints=1),
+                folder=tmp_path / name,
+                cache=cache,
+            )
+            for name in ("a", "b")
+        ]
+        first, again = (_weights(list(training)) for training in made)
+    finally:
+        torch.set_num_threads(1)
+    assert _equal(first[0], again[0])
+
+
 @pytest.mark.parametrize("taken", [1, 2, 3])
 def test_a_stopped_training_goes_on_to_the_same_end(run: Callable[..., Any], taken: int) -> None:
     whole = _weights(list(run("whole")))
