@@ -10,6 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -20,11 +21,13 @@ import optuna
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweep import slots
+from sweep.composing import keep_files
 from sweep.database import BREAKS, told_of_storage
 from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
@@ -63,6 +66,7 @@ class Driver:
         self.search = search
         self.config = config
         self.loader = context.config_loader
+        keep_files(self.loader)
         self.task = task
         self.study = study
         self.folder = study_folder(study)
@@ -194,11 +198,24 @@ class Driver:
                 lowest[key], highest[key] = dist.low, dist.high
         # All at their lowest and all at their highest: where every repeat is 0, or a limit is more than there is.
         asked += [corner for corner in (lowest, highest) if corner and field.conditions.allow(corner)]
-        words = [[as_override(key, value) for key, value in point.items()] for point in asked if point]
-        chosen = {" ".join(w): self.loader.load_sweep_config(self.config, [*given.fixed, *w]) for w in words}
-        configs = {"": self.config, **chosen}
+        configs = {"": self.config}
+        for point in filter(None, asked):
+            words = [as_override(key, value) for key, value in point.items()]
+            configs[" ".join(words)] = self._composed(point, [*given.fixed, *words])
         getattr(self.task, "check", lambda configs: None)(configs)
         return configs
+
+    def _composed(self, point: Point, words: list[str]) -> DictConfig:
+        """The configuration of a trial; numbers are set in a copy, which takes a tenth of the time."""
+        if not any(isinstance(value, str) for value in point.values()):  # a text stands as Hydra reads it, in quotes
+            config = deepcopy(self.config)
+            try:
+                for key, value in point.items():
+                    OmegaConf.update(config, key, value)
+                return config
+            except OmegaConfBaseException:
+                pass  # Hydra knows better what to say
+        return self.loader.load_sweep_config(self.config, words)
 
     def _fixed(self, configs: dict[str, DictConfig], space: Space) -> dict[str, Any]:
         """What all trials of the study share: settings, conditions, and what is in the files they read."""

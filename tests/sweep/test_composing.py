@@ -1,0 +1,38 @@
+"""Compositions from files that were read once are those that Hydra makes by itself, in any order."""
+
+from collections.abc import Iterator
+
+import hydra
+import pytest
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from sweep.composing import keep_files
+from sweep.manual import groups
+from sweep.schema import register
+
+
+@pytest.fixture
+def loader() -> Iterator[ConfigLoader]:
+    register()
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        composer = GlobalHydra.instance().hydra
+        assert composer is not None
+        yield composer.config_loader
+
+
+def composed(loader: ConfigLoader, words: list[str]) -> object:
+    return OmegaConf.to_container(loader.load_configuration("config", words, run_mode=RunMode.RUN))
+
+
+def test_a_composition_from_kept_files_is_hydras_own(loader: ConfigLoader) -> None:
+    asked = [[f"{group}={options[-1]}"] for group, options in groups().items()]
+    asked += [["mix.repeats.512=2", "eval.strengths=[.5,1]", "train.lora.rank=4"], []]
+    expected = [composed(loader, words) for words in asked]
+    keep_files(loader)
+    keep_files(loader)
+    for _ in range(2):  # what the overrides of one wrote must not be found in the next
+        for words, config in zip(asked, expected, strict=True):
+            assert composed(loader, words) == config, words
