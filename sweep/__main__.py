@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
@@ -93,6 +94,7 @@ class Job:
         self.contents = contents
         self.begun = False  # whether the task, or a sweep's first one, has been reached
         self.checked = False  # whether the check has been reached
+        self.stands = False  # whether a single run has passed it
         self.rehearses = False  # whether to go no further than that
         self.refused: Exception | None = None
 
@@ -116,7 +118,8 @@ class Job:
     def _single(self, config: DictConfig, node: Any) -> Any:
         try:
             made = settings(config)
-            self._check({"": made})
+            if not self.stands:
+                self._check({"": made})
             self.begun = True
             put_away_first()
             return self.task(made, _place(node, None))
@@ -127,6 +130,10 @@ class Job:
             if not self.begun and node.output_subdir is not None:
                 _take_back(Path(node.runtime.output_dir), node.output_subdir)
             return None
+
+    def rules(self, config: DictConfig) -> None:
+        """What can be told of a sweep's own configuration without its choices, for the sweeper."""
+        settings(config)
 
     def is_refusal(self, fault: Exception) -> bool:
         """Whether this is for the person: before the task has begun everything is, later what our own rooms say."""
@@ -190,7 +197,8 @@ def start(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     # looked for by the sweeper
-    run.check, run.contents, run.lacks = job.check_all, job.contents_of, job.lacking  # type: ignore[attr-defined]
+    run.rules, run.check = job.rules, job.check_all  # type: ignore[attr-defined]
+    run.contents, run.lacks = job.contents_of, job.lacking  # type: ignore[attr-defined]
     register()
     asks_help = not {"--help", "-h"}.isdisjoint(sys.argv[1:])
     _prepare_words(keeps_folder, asks_help, of_study)
@@ -199,9 +207,11 @@ def start(
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
-        if asks_help and (config := _composed_once()) is not None:
-            return manual(config)
-        fault = _run(manual if asks_help else run, job)
+        words = [word for word in sys.argv[1:] if not (asks_help and word == "--run")]
+        plain_run = not any(word.startswith("-") for word in words)
+        fault = _rehearse(words, job, manual if asks_help else None) if plain_run else None
+        if fault is None and not (asks_help and job.stands):
+            fault = _run(manual if asks_help else run, job)
         if fault is not None:
             if traces_wanted or not job.is_refusal(fault):
                 raise fault
@@ -210,21 +220,6 @@ def start(
     except KeyboardInterrupt:
         print(LAST_WORDS, file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-def _composed_once() -> DictConfig | None:
-    """The configuration of the words in sys.argv; None where there are flags or faults, which `_run` sees to.
-
-    `hydra.main` composes twice, a third of the time that --help takes.
-    """
-    words = [word for word in sys.argv[1:] if word != "--run"]
-    if any(word.startswith("-") for word in words):
-        return None
-    try:
-        with hydra.initialize_config_module("conf", version_base="1.3"):
-            return hydra.compose("config", words)
-    except WRONG:
-        return None
 
 
 def _run(task: Callable[[DictConfig], Any], job: Job) -> Exception | None:
@@ -247,8 +242,38 @@ def _all_faults(fault: Exception, run: Callable[[DictConfig], Any], job: Job) ->
         if job.begun or job.checked or flags or words == sys.argv[1:]:
             break
         sys.argv[1:], job.rehearses = words, True
-        found = _run(run, job)
+        found = _run(run, job) if {"-m", "--multirun"} & {*words} else _rehearse(words, job)
     return told.faults
+
+
+def _rehearse(words: list[str], job: Job, show: Callable[[DictConfig], None] | None = None) -> Exception | None:
+    """What is wrong with a single run of these words, up to and with the check.
+
+    `hydra.main` composes twice, a third of the time of a refusal, and makes a folder before it calls anything.
+
+    Args:
+        show: gets the configuration in the check's place.
+    """
+    job.checked = False
+    try:
+        with hydra.initialize_config_module("conf", version_base="1.3"):
+            composer = GlobalHydra.instance().hydra
+            assert composer is not None
+            config = composer.compose_config("config", words, RunMode.MULTIRUN, validate_sweep_overrides=False)
+            if config.hydra.mode == RunMode.MULTIRUN and show is None:
+                return None  # a sweep without -m, whose sweeper checks it
+            HydraConfig.instance().set_config(config)  # what ${hydra:…} names
+            with open_dict(config.hydra.runtime), read_write(config.hydra.runtime):
+                config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+            HydraConfig.instance().set_config(config)
+            if show is not None:
+                show(config)
+            else:
+                job.check_all({"": config})
+        job.stands = True
+    except WRONG as fault:
+        return fault
+    return None
 
 
 def _prepare_words(keeps_folder: bool, asks_help: bool, of_study: bool) -> None:

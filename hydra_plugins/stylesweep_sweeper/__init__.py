@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -21,8 +22,6 @@ class StyleSweeperNode:
     """`hydra/sweeper=stylesweep`; its settings stand in the application's own `search` and `study`."""
 
     _target_: str = "hydra_plugins.stylesweep_sweeper.StyleSweeper"
-    search: Any = "${search}"
-    study: Any = "${study}"
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="stylesweep", node=StyleSweeperNode, provider="stylesweep")
@@ -31,16 +30,15 @@ ConfigStore.instance().store(group="hydra/sweeper", name="stylesweep", node=Styl
 class StyleSweeper(Sweeper):
     """Asks Optuna for a trial, launches it as a Hydra job, tells Optuna what came back; until the study is done."""
 
-    def __init__(self, search: Any, study: Any) -> None:
-        self.search = search
-        self.study = study
-
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from sweep.__main__ import plain
+
+        HydraConfig.instance().set_config(config)  # a setting may name ${hydra:runtime.cwd}; Hydra sets it in jobs only
+        with _told_without_traceback(ValueError):
+            getattr(task_function, "rules", lambda config: None)(config)  # a broken one is told before Optuna is loaded
+            search, study = plain(config.search), plain(config.study)
         from sweep.sweeper import Driver
 
-        with _told_without_traceback(ValueError):
-            search, study = plain(self.search), plain(self.study)
         self.driver = Driver(search=search, study=study, config=config, context=hydra_context, task=task_function)
 
     def sweep(self, arguments: list[str]) -> Any:

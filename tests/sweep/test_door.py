@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -225,6 +227,21 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
 def test_faults_of_every_kind_are_named_at_once(words: list[str], parts: list[str], sweep: Run, tmp_path: Path) -> None:
     refused(sweep(*words), *parts)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_setting_may_name_what_hydra_knows_of_the_run(sweep: Run) -> None:
+    """A refusal looks at the configuration before Hydra runs, and must not stumble over Hydra's own words."""
+    refused(sweep("data.path=${hydra:runtime.output_dir}/pictures"), "`data.path`: no such folder", "single")
+    refused(sweep("data.path=${hydra:runtime.cwd}/nowhere", "hydra.mode=MULTIRUN"), f"{ROOT}/nowhere")
+    refused(sweep("data.path=${hydra:runtime.cwd}/nowhere", "-m"), f"{ROOT}/nowhere")
+
+
+def test_a_refusal_of_one_run_loads_neither_optuna_nor_numpy() -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "sweep", "data.path=/nowhere", "captions=nope"]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    loaded = {line.rsplit("|", 1)[1].strip() for line in ran.stderr.splitlines() if line.count("|") == 2}
+    assert ran.returncode == 2 and "sweep.preflight" in loaded
+    assert not {"optuna", "numpy", "torch"} & loaded
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
