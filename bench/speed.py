@@ -23,6 +23,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from optuna.trial import TrialState
+
 from bench.kept import Measured, fallen, figures_before, read_row, write_figures, write_row, write_table
 from bench.physics import flop_of, peak_flops
 from bench.table import gates, heading, show
@@ -44,6 +46,8 @@ from bench.trials import (
     lists,
     points,
 )
+from sweep.record import TIMINGS
+from sweep.study import load_study
 
 Side = Callable[[list[Point], Path], Measured]
 
@@ -156,7 +160,13 @@ def stopping(chosen: list[Point], folder: Path) -> Measured:
     usage = Usage(folder / "log.txt")
     words = [*SHARED, *choices(chosen), f"study.folder={folder}", "study.name=bench", "search.stopping=always"]
     usage.run(sys.executable, "-m", "sweep", "-m", *words, "search.sampler=grid", f"search.n_trials={len(chosen)}")
-    return _ours("ours, stopping", usage, sorted(folder.glob("bench/*/outcome.json")), 0.0)
+    row = _ours("ours, stopping", usage, sorted(folder.glob("bench/*/outcome.json")), 0.0)
+    split = dict(row.split)
+    for trial in load_study(folder / "bench").get_trials(states=(TrialState.PRUNED,)):
+        for part, seconds in trial.user_attrs[TIMINGS].items():
+            split[part] += seconds
+            split["rest"] -= seconds
+    return replace(row, split=split)
 
 
 def _ours(side: str, usage: Usage, outcomes: Sequence[Path], flop: float) -> Measured:

@@ -6,7 +6,7 @@ process was killed between two of these is run again.
 
 import json
 import mimetypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +27,7 @@ from trainer.plan import Plan
 ARTIFACTS = "artifacts"
 PLAN = "plan.txt"
 WARNINGS = "warnings.txt"  # of a study, each once
+TIMINGS = "timings"  # seconds by part, an attribute of a trial
 
 
 def artifact_store(folder: Path) -> FileSystemArtifactStore:
@@ -53,7 +54,7 @@ def record(outcome: Outcome, config: Config, folder: Path) -> None:
         "lora": str(Path(folder.name) / best.lora),  # absolute for one that lies elsewhere
         "strength": best.strength,
         "step": best.step,
-        "timings": {part: round(seconds, 1) for part, seconds in outcome.timings.items()},
+        TIMINGS: _rounded(outcome.timings),
         "sheet": f"{folder.name}/{outcome.sheet}",
         # The dashboard shows them in one line that does not break: only what the views need, outcome.json has all.
         "intervals": {
@@ -76,6 +77,15 @@ def begin(config: Config, number: int) -> None:
     captions, mix = recipe_words(config)
     trial.set_user_attr("captions", captions)
     trial.set_user_attr("mix", mix)
+
+
+def ended_early(config: Config, number: int, seconds: Mapping[str, float]) -> None:
+    """Notes on a trial that stopped at a rung where its seconds went: it has no outcome that says so."""
+    live_trial(load_study(study_folder(config.study)), number).set_user_attr(TIMINGS, _rounded(seconds))
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {part: round(value, 1) for part, value in seconds.items()}
 
 
 def warn(warnings: Sequence[str], say: Callable[[str], None], folder: Path, number: int | None) -> None:

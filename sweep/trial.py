@@ -18,6 +18,7 @@ from sweep.checks import asked_in_words, marks
 from sweep.clock import Clock
 from sweep.contact_sheet import contact_sheet, save_once, save_pictures, save_sheet
 from sweep.contents import content_id, judge_files, sheet_content
+from sweep.errors import Stopped
 from sweep.examples import captions_line, with_captions
 from sweep.given import GivenLora, recipe_words
 from sweep.lines import StepProgress
@@ -34,7 +35,7 @@ from sweep.outcome import (
 )
 from sweep.plan_tree import memory_choices, plan_warnings
 from sweep.progress import print_outcome
-from sweep.record import at_rung, begin, record, rungs_ahead, warn
+from sweep.record import at_rung, begin, ended_early, record, rungs_ahead, warn
 from sweep.rungs import Rung, few_of, fewer_steps
 from sweep.schema import Config
 from sweep.settings import Checkpoints, Stopping, study_folder
@@ -115,7 +116,12 @@ def run_trial(
         warn(asked_in_words(bench.judge.asked_among(config.eval.prompts)), steps.say, folder, number)
         with tracked(config, folder, number, identity, steps.say) as watched:
             run = Run(config, bench, folder, folder / "training" / identity[:8], clock, steps, watched, number)
-            outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
+            try:
+                outcome = replace(_compute(run, identity), number=number, overrides=list(overrides))
+            except Stopped:
+                if number is not None:
+                    ended_early(config, number, clock.seconds)
+                raise
             outcome.write(folder)
             watched.outcome(outcome, folder)
         # Only a training that goes on needs its state: an interrupted one, or one with a longer budget.

@@ -242,6 +242,8 @@ def test_trials_that_differ_in_their_budgets_alone_are_trained_and_judged_once(t
     trials = load_study(folder).trials
     assert len(trials) == 4 and " ".join(ran.out.split()).count("as in a trial of another budget") >= 2
     assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    parts = {"start_up", "encode", "train", "sample", "score"}
+    assert all(set(trial.user_attrs["timings"]) == parts for trial in trials), "one that stopped as well"
     for rate in (1e-6, 1e-3):
         short, long = sorted((t for t in trials if t.params[rates] == rate), key=lambda trial: trial.params[lengths])
         assert short.number < long.number and all(
