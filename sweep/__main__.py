@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -242,23 +243,33 @@ def _all_faults(fault: Exception, run: Callable[[DictConfig], Any], job: Job) ->
         if job.begun or job.checked or flags or words == sys.argv[1:]:
             break
         sys.argv[1:], job.rehearses = words, True
-        found = _run(run, job) if {"-m", "--multirun"} & {*words} else _rehearse(words, job)
+        found = _rehearse(words, job, sweep=run)
     return told.faults
 
 
-def _rehearse(words: list[str], job: Job, show: Callable[[DictConfig], None] | None = None) -> Exception | None:
-    """What is wrong with a single run of these words, up to and with the check.
+def _rehearse(
+    words: list[str],
+    job: Job,
+    show: Callable[[DictConfig], None] | None = None,
+    sweep: Callable[[DictConfig], Any] | None = None,
+) -> Exception | None:
+    """What is wrong with a run of these words, up to and with the check.
 
     `hydra.main` composes twice, a third of the time of a refusal, and makes a folder before it calls anything.
 
     Args:
         show: gets the configuration in the check's place.
+        sweep: what Hydra would run, if the words may ask for a sweep.
     """
     job.checked = False
     try:
         with hydra.initialize_config_module("conf", version_base="1.3"):
             composer = GlobalHydra.instance().hydra
             assert composer is not None
+            if sweep is not None and {"-m", "--multirun"} & {*words}:
+                plain_words = [word for word in words if not word.startswith("-")]
+                composer.multirun("config", sweep, plain_words, with_log_configuration=False)
+                return None
             config = composer.compose_config("config", words, RunMode.MULTIRUN, validate_sweep_overrides=False)
             if config.hydra.mode == RunMode.MULTIRUN and show is None:
                 return None  # a sweep without -m, whose sweeper checks it
@@ -387,12 +398,18 @@ def main() -> None:
         if key != "captions" or choice not in [*Strategy]:
             return ""
         from sweep.examples import lacks
-        from trainer.examples import DatasetError, read_examples
+        from trainer.examples import DatasetError
 
         try:
-            return lacks(config, Strategy(choice), read_examples(config.data.path))
+            return lacks(config, Strategy(choice), pictures(config.data.path))
         except DatasetError:
             return ""  # told by the check
+
+    @cache
+    def pictures(path: str) -> list[Any]:  # asked for by one choice after the other
+        from trainer.examples import read_examples
+
+        return read_examples(path)
 
     start(train_and_score, check=check, contents=contents, lacks=lacks)
 

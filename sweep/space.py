@@ -43,6 +43,7 @@ class Arguments:
     space: Space
     plain: bool = False  # lists alone, as in any Hydra application: every combination of them is run
     left_out: tuple[str, ...] = ()  # choices of `search.params` that cannot be made, and why
+    typed: frozenset[str] = frozenset()  # keys of the space that the command line searches
 
 
 def read_arguments(
@@ -81,7 +82,8 @@ def read_arguments(
             "nothing is left to search: `search.params` is empty, or the command line fixes all of it. Search one,"
             " for example captions=choice(none,edited), or leave out -m to train this one configuration"
         )
-    return Arguments([o.input_line or "" for o in given if not o.is_sweep_override()], space, plain, left_out)
+    fixed = [override.input_line or "" for override in given if not override.is_sweep_override()]
+    return Arguments(fixed, space, plain, left_out, frozenset(override.get_key_element() for override in sweeps))
 
 
 def _refuse_no_training(key: str) -> None:

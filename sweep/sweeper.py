@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ class Driver:
         conditions = read_conditions(self.search.when, self.search.rules, given.space, self._known)
         given = replace(given, space=in_order(given.space, conditions))
         check_sampler(self.search, given.space, conditions)
-        if unknown := [name for name in self.search.enqueue if not self._is_there(name)]:
+        if unknown := self._unknown_experiments():
             there = ", ".join(self.loader.get_group_options("experiment"))
             raise InputError(f"`search.enqueue`: no experiment {', '.join(unknown)}; there are {there or 'none'}")
         field = ground(self.search, given.space, conditions, shuffled=not given.plain)
@@ -168,9 +168,10 @@ class Driver:
             self.search = replace(self.search, n_trials=len(field.listed))
         return given, field
 
-    def _is_there(self, experiment: str) -> bool:
-        group, _, option = f"experiment/{experiment.removesuffix('.yaml')}".rpartition("/")
-        return option in self.loader.get_group_options(group)
+    def _unknown_experiments(self) -> list[str]:
+        options = cache(self.loader.get_group_options)  # asks for the folder each time
+        found = {name: f"experiment/{name.removesuffix('.yaml')}".rpartition("/") for name in self.search.enqueue}
+        return [name for name, (group, _, option) in found.items() if option not in options(group)]
 
     def _known(self, key: str) -> Any:
         """What a key that is not searched has in the configuration.
@@ -187,26 +188,32 @@ class Driver:
     def _check(self, given: Arguments, field: Ground) -> dict[str, DictConfig]:
         """Composes every choice once, so that an unknown one is refused now and not in the third hour.
 
-        The task may bring a `check` of its own: it gets the configurations with what was chosen in each.
+        The task may bring a `check` of its own: it gets the configurations with what was chosen in each. What stands on
+        the command line comes first, and is refused together; the choices of `search.params` take a second to compose.
         """
-        asked: list[Point] = []
+        typed: list[Point] = [Point()]
+        listed: list[Point] = []
         lowest, highest = Point(), Point()
         for key, dist in given.space.items():
             if isinstance(dist, CategoricalDistribution):
-                asked += [field.example(key, choice) for choice in dist.choices]
+                asked = typed if key in given.typed else listed
+                asked += filter(None, (field.example(key, choice) for choice in dist.choices))
             elif isinstance(dist, IntDistribution | FloatDistribution) and key not in field.conditions.when:
                 lowest[key], highest[key] = dist.low, dist.high
         # All at their lowest and all at their highest: where every repeat is 0, or a limit is more than there is.
-        asked += [corner for corner in (lowest, highest) if corner and field.conditions.allow(corner)]
-        configs = {"": self.config}
-        for point in filter(None, asked):
-            words = [as_override(key, value) for key, value in point.items()]
-            configs[" ".join(words)] = self._composed(point, [*given.fixed, *words])
-        getattr(self.task, "check", lambda configs: None)(configs)
+        typed += [corner for corner in (lowest, highest) if corner and field.conditions.allow(corner)]
+        configs: dict[str, DictConfig] = {}
+        for points in filter(None, (typed, listed)):
+            words = [[as_override(key, value) for key, value in point.items()] for point in points]
+            new = {" ".join(w): self._composed(p, [*given.fixed, *w]) for p, w in zip(points, words, strict=True)}
+            getattr(self.task, "check", lambda configs: None)(new)
+            configs |= new
         return configs
 
     def _composed(self, point: Point, words: list[str]) -> DictConfig:
         """The configuration of a trial; numbers are set in a copy, which takes a tenth of the time."""
+        if not point:
+            return self.config
         if not any(isinstance(value, str) for value in point.values()):  # a text stands as Hydra reads it, in quotes
             config = deepcopy(self.config)
             try:

@@ -73,7 +73,7 @@ class Tagger:
         with (folder / _FILES[1]).open(encoding="utf-8", newline="") as table:
             self._tags = [(row["name"], row["category"]) for row in csv.DictReader(table)]
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # as the trainer: threads wait for each other on shared cores
+        options.intra_op_num_threads = 1  # threads wait for each other on shared cores
         try:
             self._session = onnxruntime.InferenceSession(
                 str(folder / _FILES[0]), options, providers=onnxruntime.get_available_providers()
