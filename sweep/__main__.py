@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -398,18 +397,17 @@ def main() -> None:
         if key != "captions" or choice not in [*Strategy]:
             return ""
         from sweep.examples import lacks
-        from trainer.examples import DatasetError
+        from trainer.examples import DatasetError, read_examples
 
+        path = config.data.path
         try:
-            return lacks(config, Strategy(choice), pictures(config.data.path))
+            if path not in pictures:
+                pictures[path] = read_examples(path)
+            return lacks(config, Strategy(choice), pictures[path])
         except DatasetError:
             return ""  # told by the check
 
-    @cache
-    def pictures(path: str) -> list[Any]:  # asked for by one choice after the other
-        from trainer.examples import read_examples
-
-        return read_examples(path)
+    pictures: dict[str, list[Any]] = {}  # asked for by one choice after the other
 
     start(train_and_score, check=check, contents=contents, lacks=lacks)
 

@@ -6,6 +6,7 @@ Imported at every start of Hydra, `--help` included, so nothing heavy is importe
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,8 @@ class StyleSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from sweep.__main__ import plain
 
-        HydraConfig.instance().set_config(config)  # a setting may name ${hydra:runtime.cwd}; Hydra sets it in jobs only
+        # A setting may name ${hydra:runtime.cwd}, which Hydra sets in jobs only; what is set may not be changed.
+        HydraConfig.instance().set_config(deepcopy(config))
         with _told_without_traceback(ValueError):
             getattr(task_function, "rules", lambda config: None)(config)  # a broken one is told before Optuna is loaded
             search, study = plain(config.search), plain(config.study)
