@@ -24,6 +24,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -94,7 +95,7 @@ class Job:
         self.contents = contents
         self.begun = False  # whether the task, or a sweep's first one, has been reached
         self.checked = False  # whether the check has been reached
-        self.stands = False  # whether a single run has passed it
+        self.stands = False  # whether the configuration itself, without choices, has passed it
         self.rehearses = False  # whether to go no further than that
         self.refused: Exception | None = None
 
@@ -131,9 +132,17 @@ class Job:
                 _take_back(Path(node.runtime.output_dir), node.output_subdir)
             return None
 
-    def rules(self, config: DictConfig) -> None:
-        """What can be told of a sweep's own configuration without its choices, for the sweeper."""
-        settings(config)
+    def look_first(self, config: DictConfig) -> None:
+        """A sweep's own configuration, before Optuna is loaded and any choice composed, for the sweeper.
+
+        Its rules; and the check, unless choices were typed, whose faults are to be told along with the others.
+        """
+        typed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        if any(word.is_sweep_override() or word.get_key_element().startswith("search") for word in typed):
+            settings(config)
+        else:
+            self.check_all({"": config})
+            self.stands = True
 
     def is_refusal(self, fault: Exception) -> bool:
         """Whether this is for the person: before the task has begun everything is, later what our own rooms say."""
@@ -141,8 +150,8 @@ class Job:
         return not self.begun or ours or (isinstance(fault, OSError) and fault.errno in NO_PLACE)
 
     def check_all(self, configs: Mapping[str, DictConfig]) -> None:
-        """The check of all configurations of a sweep, for the sweeper."""
-        self._check(_all_settings(configs))
+        """The check of all configurations of a sweep, for the sweeper; "" is the one without any choice."""
+        self._check(_all_settings({chosen: config for chosen, config in configs.items() if chosen or not self.stands}))
 
     def _check(self, configs: Mapping[str, Config]) -> None:
         self.checked = True
@@ -197,7 +206,7 @@ def start(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     # looked for by the sweeper
-    run.rules, run.check = job.rules, job.check_all  # type: ignore[attr-defined]
+    run.look_first, run.check = job.look_first, job.check_all  # type: ignore[attr-defined]
     run.contents, run.lacks = job.contents_of, job.lacking  # type: ignore[attr-defined]
     register()
     asks_help = not {"--help", "-h"}.isdisjoint(sys.argv[1:])

@@ -33,11 +33,13 @@ class StyleSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from sweep.__main__ import plain
+        from sweep.slots import own_number
 
         # A setting may name ${hydra:runtime.cwd}, which Hydra sets in jobs only; what is set may not be changed.
         HydraConfig.instance().set_config(deepcopy(config))
         with _told_without_traceback(ValueError):
-            getattr(task_function, "rules", lambda config: None)(config)  # a broken one is told before Optuna is loaded
+            if own_number() is None:
+                getattr(task_function, "look_first", lambda config: None)(config)
             search, study = plain(config.search), plain(config.study)
         from sweep.sweeper import Driver
 
