@@ -29,7 +29,7 @@ _CLASSES: dict[Family, tuple[str, str, type[FluxBase]]] = {
     Family.flux: ("FluxPipeline", "FluxTransformer2DModel", FluxBase),
     Family.klein: ("Flux2KleinPipeline", "Flux2Transformer2DModel", KleinBase),
 }
-MOST_THREADS = 4  # of those that torch finds; more than these wait for each other at the sizes a CPU trains
+MOST_THREADS = 4  # of those that torch finds; measured with two only, and a small base has no work for many
 # Endings of the scales in files whose weights mean nothing without them: scaled fp8, bitsandbytes, GPTQ.
 _PACKED = ("scale_weight", "weight_scale", "scaled_fp8", ".comfy_quant", ".absmax", ".qweight", ".quant_map")
 
