@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -41,6 +42,7 @@ PACKAGES = ("stylesweep", "torch", "open-clip-torch", "timm", "lpips", "numpy", 
 def main(arguments: list[str]) -> int:
     """Score what the command line names and return the exit code."""
     options = _parser().parse_args(arguments)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch loads; why: sweep/__init__.py
     from metrics.images import ScoreError
 
     try:
