@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from sweep.composing import Composer, composer, refuse_lists
 from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
@@ -40,6 +42,7 @@ from trainer.captioner_settings import CaptionerKind
 from trainer.settings import Strategy
 
 WRONG_INPUT = 2
+SWEEP_FLAGS = {"-m", "--multirun"}
 OVERRIDE = re.compile(r"~|[\w+./@]+=")
 OTHER_PLACE = re.compile(r"[+~]*hydra\.sweep\.(sub)?dir\b")
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
@@ -57,6 +60,7 @@ class Place:
 
 
 Task = Callable[[Config, Place], Any]
+Show = Callable[[DictConfig], None]
 Check = Callable[[Mapping[str, Config]], None]
 Contents = Callable[[Mapping[str, Config]], dict[str, str]]
 Lacks = Callable[[Config, str, str], str]
@@ -96,6 +100,7 @@ class Job:
         self.begun = False  # whether the task, or a sweep's first one, has been reached
         self.checked = False  # whether the check has been reached
         self.stands = False  # whether the configuration itself, without choices, has passed it
+        self.sweeps = False  # whether a configuration file asks for a sweep, as -m does
         self.rehearses = False  # whether to go no further than that
         self.refused: Exception | None = None
 
@@ -216,54 +221,59 @@ def start(
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
-        words = [word for word in sys.argv[1:] if not (asks_help and word == "--run")]
-        plain_run = not any(word.startswith("-") for word in words)
-        fault = _rehearse(words, job, manual if asks_help else None) if plain_run else None
-        if fault is None and not (asks_help and job.stands):
-            fault = _run(manual if asks_help else run, job)
-        if fault is not None:
-            if traces_wanted or not job.is_refusal(fault):
-                raise fault
-            complain(Faults(_all_faults(fault, run, job)))
-            sys.exit(WRONG_INPUT)
+        with composer() as composes:
+            fault = _run(composes, job, run, manual if asks_help else None)
+            if fault is not None:
+                if traces_wanted or not job.is_refusal(fault):
+                    raise fault
+                complain(Faults(_all_faults(fault, composes, job, run)))
+                sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         print(LAST_WORDS, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _run(task: Callable[[DictConfig], Any], job: Job) -> Exception | None:
-    """Has Hydra run the task with what is in sys.argv; what was wrong, if something was."""
+def _run(composes: Composer, job: Job, run: TaskFunction, show: Show | None) -> Exception | None:
+    """Looks at the command line's configuration, if it is one, and runs the task; what was wrong, if something was."""
+    words = [word for word in sys.argv[1:] if show is None or word != "--run"]
+    if {word for word in words if word.startswith("-")} <= SWEEP_FLAGS:
+        plain_words = [word for word in words if word not in SWEEP_FLAGS]
+        if words == plain_words:
+            fault = _rehearse(composes, words, job, show)
+            if fault is not None or show is not None:
+                return fault
+        sweeps = job.sweeps or words != plain_words
+        mode = f"hydra.mode={RunMode.MULTIRUN.name if sweeps else RunMode.RUN.name}"
+        begin = partial(composes.multirun if sweeps else composes.run, "config", run, [*plain_words, mode])
+    else:  # such as --cfg, or --config-dir with more configurations
+        GlobalHydra.instance().clear()  # it makes its own
+        begin = hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(show or run)
     job.checked, job.refused = False, None
     try:
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
+        begin()
     except WRONG as fault:
         return fault
     return job.refused
 
 
-def _all_faults(fault: Exception, run: Callable[[DictConfig], Any], job: Job) -> list[str]:
+def _all_faults(fault: Exception, composes: Composer, job: Job, run: TaskFunction) -> list[str]:
     """What is wrong with a command besides: without the words to blame, as far as the check, again and again."""
     told = Told()
     found: Exception | None = fault
     while found is not None:
         words = told.add(found, sys.argv[1:])
-        flags = {word for word in words if word.startswith("-")} - {"-m", "--multirun"}  # such as --cfg
+        flags = {word for word in words if word.startswith("-")} - SWEEP_FLAGS
         if job.begun or job.checked or flags or words == sys.argv[1:]:
             break
         sys.argv[1:], job.rehearses = words, True
-        found = _rehearse(words, job, sweep=run)
+        found = _rehearse(composes, words, job, sweep=run)
     return told.faults
 
 
 def _rehearse(
-    words: list[str],
-    job: Job,
-    show: Callable[[DictConfig], None] | None = None,
-    sweep: Callable[[DictConfig], Any] | None = None,
+    composes: Composer, words: list[str], job: Job, show: Show | None = None, sweep: TaskFunction | None = None
 ) -> Exception | None:
-    """What is wrong with a run of these words, up to and with the check.
-
-    `hydra.main` composes twice, a third of the time of a refusal, and makes a folder before it calls anything.
+    """What is wrong with a run of these words, up to and with the check, before a folder is made for it.
 
     Args:
         show: gets the configuration in the check's place.
@@ -271,24 +281,23 @@ def _rehearse(
     """
     job.checked = False
     try:
-        with hydra.initialize_config_module("conf", version_base="1.3"):
-            composer = GlobalHydra.instance().hydra
-            assert composer is not None
-            if sweep is not None and {"-m", "--multirun"} & {*words}:
-                plain_words = [word for word in words if not word.startswith("-")]
-                composer.multirun("config", sweep, plain_words, with_log_configuration=False)
-                return None
-            config = composer.compose_config("config", words, RunMode.MULTIRUN, validate_sweep_overrides=False)
-            if config.hydra.mode == RunMode.MULTIRUN and show is None:
-                return None  # a sweep without -m, whose sweeper checks it
-            HydraConfig.instance().set_config(config)  # what ${hydra:…} names
-            with open_dict(config.hydra.runtime), read_write(config.hydra.runtime):
-                config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-            HydraConfig.instance().set_config(config)
-            if show is not None:
-                show(config)
-            else:
-                job.check_all({"": config})
+        if sweep is not None and SWEEP_FLAGS & {*words}:
+            plain_words = [word for word in words if not word.startswith("-")]
+            composes.multirun("config", sweep, plain_words, with_log_configuration=False)
+            return None
+        config = composes.compose_config("config", words, RunMode.MULTIRUN, validate_sweep_overrides=False)
+        job.sweeps = config.hydra.mode == RunMode.MULTIRUN
+        if job.sweeps and show is None:
+            return None  # its sweeper checks it
+        HydraConfig.instance().set_config(config)  # what ${hydra:…} names
+        with open_dict(config.hydra.runtime), read_write(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+        HydraConfig.instance().set_config(config)
+        if show is not None:
+            show(config)
+        else:
+            refuse_lists(words)
+            job.check_all({"": config})
         job.stands = True
     except WRONG as fault:
         return fault

@@ -1,10 +1,18 @@
 """Configurations composed one after the other, as a sweep does it, with every file of them read once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.hydra import Hydra as Composer
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 
 
 class _Kept(CachingConfigRepository):
@@ -25,3 +33,24 @@ def keep_files(loader: ConfigLoader) -> None:
     repository = getattr(loader, "repository", None)
     if repository is not None and not isinstance(repository, _Kept):
         loader.repository = _Kept(repository)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def composer() -> Iterator[Composer]:
+    """Hydra on this project's configuration; where `hydra.main` composes twice before a job begins, this does once."""
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        found = GlobalHydra.instance().hydra
+        assert found is not None
+        keep_files(found.config_loader)
+        yield found
+
+
+def refuse_lists(words: list[str]) -> None:
+    """What Hydra asks of a run's overrides, for one that was composed as a sweep's.
+
+    Raises:
+        HydraException: for `key=a,b`, which needs -m.
+    """
+    ConfigLoaderImpl.validate_sweep_overrides_legal(
+        OverridesParser.create().parse_overrides(words), RunMode.RUN, from_shell=True
+    )

@@ -222,6 +222,10 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
             ["train.lora.rank=many", "sampel.steps=3", "sample.steps=0", "data=folder", "base.device=gpu"],
             ["rank=many", "'sampel.steps'", "`sample.steps`", "data.path=MY_PICTURES", "`base.device` must be auto"],
         ),
+        (
+            ["captions=none,trigger", "train.lora.rank=0"],
+            ["captions=none,trigger", "add --multirun", "train.lora.rank"],
+        ),
     ],
 )
 def test_faults_of_every_kind_are_named_at_once(words: list[str], parts: list[str], sweep: Run, tmp_path: Path) -> None:
