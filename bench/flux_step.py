@@ -26,6 +26,7 @@ import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import nn
 
+from trainer.compiling import compile_blocks
 from trainer.estimate import GB, KNOWN_SHAPES, PRESETS, Shape, memory, preset_settings
 from trainer.flow import picture_ids
 from trainer.lora import Lora
@@ -271,7 +272,7 @@ class Bench:
         if self.model is None:
             self.model = transformer(row.weights, self.asked.tiny, self.device)
             if row.compiled:
-                self.model.compile_repeated_blocks()
+                compile_blocks(self.model)
         forget_peak(self.device)
         return train_seconds(self.model, row.side, settings_of(row, self.asked.optimizer), self.device)
 

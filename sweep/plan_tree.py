@@ -201,6 +201,7 @@ def memory_choices(config: Config) -> str:
         recomputed or "nothing recomputed",
         "one part on the device at a time" if base.offload else "all parts on the device",
         *(["blocks streamed"] if base.group_offload else []),
+        *(["blocks compiled"] if base.compile else []),
     ]
     return ", ".join(chosen)
 

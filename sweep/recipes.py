@@ -16,7 +16,10 @@ from sweep.rules import Conditions
 from sweep.space import NOT_TRAINED, Space, as_choice, as_override, contains, describe_one
 
 # Where a trial is computed does not make it another trial.
-MACHINE = ("base.device", "base.threads", "base.offload", "score.device", "score.batch_size", "sample.batch_size")
+MACHINE = (
+    *("base.device", "base.threads", "base.offload", "base.compile"),
+    *("score.device", "score.batch_size", "sample.batch_size"),
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 before anything heavy is imported.
 """
 
+import os
 from importlib.util import find_spec
+from shutil import which
 
 from trainer.settings import BaseSettings, Kind, OptimizerName, OptimizerSettings, Quantize, TrainSettings
 
@@ -11,6 +13,7 @@ _OPTIMIZERS = {
     OptimizerName.adamw8bit: ("bitsandbytes", "memory"),
     OptimizerName.prodigy: ("prodigyopt", "prodigy"),
 }
+_COMPILERS = ("g++", "clang++", "c++")
 _QUANTIZERS = {Quantize.nf4: ("bitsandbytes", "memory"), Quantize.int8: ("torchao", "memory")}
 
 
@@ -20,11 +23,14 @@ def missing_extras(base: BaseSettings, optimizer: OptimizerSettings) -> list[str
         ("base.quantize", base.quantize, _QUANTIZERS.get(base.quantize)),
         ("train.optimizer.name", optimizer.name, _OPTIMIZERS.get(optimizer.name)),
     ]
-    return [
+    missing = [
         f"`{key}={value}` needs {need[0]}, which is not installed: pip install {need[0]}, or -e '.[{need[1]}]' here"
         for key, value, need in asked
         if need is not None and find_spec(need[0]) is None
     ]
+    if base.compile and not any(map(which, filter(None, (os.environ.get("CXX"), *_COMPILERS)))):
+        missing.append("`base.compile=true` needs a C++ compiler: apt install g++, or name yours in CXX")
+    return missing
 
 
 def unusable_together(base: BaseSettings, train: TrainSettings) -> list[str]:
@@ -44,6 +50,10 @@ def unusable_together(base: BaseSettings, train: TrainSettings) -> list[str]:
         faults.append(
             "`train.lora.kind=lokr` takes the shape of the base's weights, which `base.quantize=nf4` packs two to a"
             " byte: choose base.quantize=int8, fp8 or none, or train.lora.kind=lora"
+        )
+    if base.group_offload and base.compile:
+        faults.append(
+            "`base.compile` takes blocks that stay on the device, `base.group_offload` moves them: set one to false"
         )
     if base.group_offload and train.lora.kind == Kind.dora:
         faults.append(
