@@ -1,7 +1,7 @@
 """Compiled blocks compute what plain ones do, with any LoRA in them, and are made once."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,14 @@ Work = Callable[[FluxBase, int, str], tuple[list[float], list[Tensor]]]
 
 
 @pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What is compiled in a test is none of the next one's: torch keeps it, with tensors that have no size."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
 def work(picture_folder: Path, tmp_path: Path) -> Work:
     """A training and samples of its LoRA -> losses and pictures."""
 
@@ -53,9 +61,9 @@ def work(picture_folder: Path, tmp_path: Path) -> Work:
     return run
 
 
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides its own warning, but not from `error`
 def test_compiled_blocks_compute_what_plain_ones_do_and_are_made_once(tiny_settings: BaseSettings, work: Work) -> None:
-    torch._dynamo.reset()
     plain, compiled = load_base(tiny_settings), load_base(tiny_settings)
     compile_blocks(compiled.transformer, backend="aot_eager")
     for rank in (2, 4):
