@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats calls these, and takes half a second to load
 
 from metrics.settings import ScoreSettings
 
@@ -35,7 +35,7 @@ class Ruler:
 
         In `confidence` of all cases; a difference below it is a tie. About 2.8 SDs for one training each.
         """
-        return float(stats.t.ppf((1 + confidence) / 2, self.df) * self.sd * np.sqrt(1 / first + 1 / second))
+        return float(stdtrit(self.df, (1 + confidence) / 2) * self.sd * np.sqrt(1 / first + 1 / second))
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class _Draws:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Return the percentile interval."""
-        tail = float(stats.norm.cdf(self._widening(confidence) * stats.norm.ppf((1 - confidence) / 2)))
+        tail = float(ndtr(self._widening(confidence) * ndtri((1 - confidence) / 2)))
         low, high = np.quantile(self.prompts + self.trainings, [tail, 1 - tail])
         return float(low), float(high)
 
@@ -267,14 +267,14 @@ class _Draws:
         """Return the two-sided p-value of 0: below 1 - confidence where the interval leaves out 0."""
         drawn = self.prompts + self.trainings
         least = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-        deviation = min(float(stats.norm.ppf((least + 1) / (len(drawn) + 1))), 0.0)
-        return float(2 * stats.norm.cdf(deviation / self._widening(confidence)))
+        deviation = min(float(ndtri((least + 1) / (len(drawn) + 1))), 0.0)
+        return float(2 * ndtr(deviation / self._widening(confidence)))
 
     def _widening(self, confidence: float) -> float:
         """Return how much wider than a normal's the interval must be; training seeds are drawn from a t already."""
         count = max(2, self.count)
         level = (1 - confidence) / 2
-        wide = np.sqrt(count / (count - 1)) * stats.t.ppf(level, count - 1) / stats.norm.ppf(level)
+        wide = np.sqrt(count / (count - 1)) * stdtrit(count - 1, level) / ndtri(level)
         by_prompts, by_trainings = float(self.prompts.var()), float(self.trainings.var())
         share = by_prompts / (by_prompts + by_trainings) if by_prompts else 0.0
         return float(1 + (wide - 1) * share)
@@ -303,4 +303,4 @@ def _by_training(ruler: Ruler | None, variances: float, samples: int, rng: np.ra
         return np.zeros(samples)
     # The quantiles themselves in a random order: drawn freely, the tails of so few degrees of freedom are mostly luck.
     levels = (rng.permutation(samples) + 0.5) / samples
-    return np.asarray(ruler.sd * np.sqrt(variances) * stats.t.ppf(levels, ruler.df))
+    return np.asarray(ruler.sd * np.sqrt(variances) * stdtrit(ruler.df, levels))

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 
 import optuna
 from optuna.artifacts import upload_artifact
-from scipy import stats
 
 from sweep.contact_sheet import plain_sheet
 from sweep.dashboard import add_address, serve
@@ -27,7 +26,7 @@ from sweep.naming import add_study, find_study
 from sweep.numbers import plural
 from sweep.record import artifact_store
 from sweep.study import load_study, rectangle
-from sweep.typed import complain
+from sweep.typed import refuse
 
 SHOWN = 6  # sheets a person can keep in mind
 KEY = "sheet"  # attribute that names the artifact to show
@@ -124,6 +123,8 @@ def count(pairs: Sequence[Sequence[int]], areas: Sequence[float]) -> Agreement:
     agreed = sum(areas[better] > areas[worse] for better, worse in pairs)
     if not pairs:
         return Agreement(0, 0, 0.0, 1.0)
+    from scipy import stats  # half of a command's start, for what is asked at its end
+
     bounds = stats.binomtest(agreed, len(pairs)).proportion_ci(CONFIDENCE, method="wilson")
     return Agreement(agreed, len(pairs), float(bounds.low), float(bounds.high))
 
@@ -144,8 +145,7 @@ def main(arguments: list[str]) -> None:
             serve(folder, given.host, given.port)
         print(agreement(rating))
     except InputError as fault:
-        complain(fault)
-        sys.exit(2)
+        refuse(fault)
 
 
 if __name__ == "__main__":
