@@ -12,7 +12,6 @@ Wrong input ends in one message and exit code 2, Ctrl-C in one line and exit cod
 # The door: Hydra composes a configuration, here it becomes plain settings, and nothing behind knows Hydra.
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -31,21 +30,17 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from sweep.command import Command, read_command
 from sweep.composing import Composer, composer, refuse_lists
 from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
 from sweep.refusal import NO_PLACE, Told, message
 from sweep.schema import Config, register
-from sweep.typed import complain, python
+from sweep.typed import refuse
 from trainer.captioner_settings import CaptionerKind
 from trainer.settings import Strategy
 
-WRONG_INPUT = 2
-SWEEP_FLAGS = {"-m", "--multirun"}
-OVERRIDE = re.compile(r"~|[\w+./@]+=")
-OTHER_PLACE = re.compile(r"[+~]*hydra\.sweep\.(sub)?dir\b")
-NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
 ROOMS = ("sweep", "trainer", "metrics")
 
@@ -214,40 +209,36 @@ def start(
     run.look_first, run.check = job.look_first, job.check_all  # type: ignore[attr-defined]
     run.contents, run.lacks = job.contents_of, job.lacking  # type: ignore[attr-defined]
     register()
-    asks_help = not {"--help", "-h"}.isdisjoint(sys.argv[1:])
-    _prepare_words(keeps_folder, asks_help, of_study)
+    command = read_command(keeps_folder=keeps_folder, of_study=of_study)
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     traces_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
-        with composer() as composes:
-            fault = _run(composes, job, run, manual if asks_help else None)
+        with composer(command.folder) as composes:
+            fault = _run(composes, command, job, run, manual if command.asks_help else None)
             if fault is not None:
                 if traces_wanted or not job.is_refusal(fault):
                     raise fault
-                complain(Faults(_all_faults(fault, composes, job, run)))
-                sys.exit(WRONG_INPUT)
+                refuse(Faults(_all_faults(fault, composes, command, job, run)))
     except KeyboardInterrupt:
         print(LAST_WORDS, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _run(composes: Composer, job: Job, run: TaskFunction, show: Show | None) -> Exception | None:
+def _run(composes: Composer, command: Command, job: Job, run: TaskFunction, show: Show | None) -> Exception | None:
     """Looks at the command line's configuration, if it is one, and runs the task; what was wrong, if something was."""
-    words = [word for word in sys.argv[1:] if show is None or word != "--run"]
-    if {word for word in words if word.startswith("-")} <= SWEEP_FLAGS:
-        plain_words = [word for word in words if word not in SWEEP_FLAGS]
-        if words == plain_words:
-            fault = _rehearse(composes, words, job, show)
-            if fault is not None or show is not None:
-                return fault
-        sweeps = job.sweeps or words != plain_words
-        mode = f"hydra.mode={RunMode.MULTIRUN.name if sweeps else RunMode.RUN.name}"
-        begin = partial(composes.multirun if sweeps else composes.run, "config", run, [*plain_words, mode])
-    else:  # such as --cfg, or --config-dir with more configurations
+    if command.hydras:
         GlobalHydra.instance().clear()  # it makes its own
         begin = hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(show or run)
+    else:
+        if not command.sweeps:
+            fault = _rehearse(composes, command.overrides, job, show)
+            if fault is not None or show is not None:
+                return fault
+        sweeps = job.sweeps or command.sweeps
+        mode = f"hydra.mode={RunMode.MULTIRUN.name if sweeps else RunMode.RUN.name}"
+        begin = partial(composes.multirun if sweeps else composes.run, "config", run, [*command.overrides, mode])
     job.checked, job.refused = False, None
     try:
         begin()
@@ -256,34 +247,32 @@ def _run(composes: Composer, job: Job, run: TaskFunction, show: Show | None) -> 
     return job.refused
 
 
-def _all_faults(fault: Exception, composes: Composer, job: Job, run: TaskFunction) -> list[str]:
+def _all_faults(fault: Exception, composes: Composer, command: Command, job: Job, run: TaskFunction) -> list[str]:
     """What is wrong with a command besides: without the words to blame, as far as the check, again and again."""
-    told = Told()
+    told, words = Told(), command.overrides
     found: Exception | None = fault
     while found is not None:
-        words = told.add(found, sys.argv[1:])
-        flags = {word for word in words if word.startswith("-")} - SWEEP_FLAGS
-        if job.begun or job.checked or flags or words == sys.argv[1:]:
+        left = told.add(found, words)
+        if job.begun or job.checked or command.hydras or left == words:
             break
-        sys.argv[1:], job.rehearses = words, True
-        found = _rehearse(composes, words, job, sweep=run)
+        words, job.rehearses = left, True
+        found = _rehearse(composes, words, job, sweep=run if command.sweeps else None)
     return told.faults
 
 
 def _rehearse(
     composes: Composer, words: list[str], job: Job, show: Show | None = None, sweep: TaskFunction | None = None
 ) -> Exception | None:
-    """What is wrong with a run of these words, up to and with the check, before a folder is made for it.
+    """What is wrong with a run of these overrides, up to and with the check, before a folder is made for it.
 
     Args:
         show: gets the configuration in the check's place.
-        sweep: what Hydra would run, if the words may ask for a sweep.
+        sweep: what Hydra would run, if it is a sweep.
     """
     job.checked = False
     try:
-        if sweep is not None and SWEEP_FLAGS & {*words}:
-            plain_words = [word for word in words if not word.startswith("-")]
-            composes.multirun("config", sweep, plain_words, with_log_configuration=False)
+        if sweep is not None:
+            composes.multirun("config", sweep, words, with_log_configuration=False)
             return None
         config = composes.compose_config("config", words, RunMode.MULTIRUN, validate_sweep_overrides=False)
         job.sweeps = config.hydra.mode == RunMode.MULTIRUN
@@ -304,38 +293,6 @@ def _rehearse(
     return None
 
 
-def _prepare_words(keeps_folder: bool, asks_help: bool, of_study: bool) -> None:
-    """Makes of the command line what Hydra is to read."""
-    # A shell expands ~ in HOME=~/x but not in data.path=~/x
-    words = [re.sub(r"^([\w.]+=)~(?=/|$)", lambda key: f"{key[1]}{Path.home()}", word) for word in sys.argv[1:]]
-    if asks_help:
-        words = ["--run", *(word for word in words if word not in ("--help", "-h", "--multirun", "-m", "--run", "-r"))]
-    elif not keeps_folder:
-        _refuse_multirun()
-        words = _with_study(words) if of_study else words
-    if other := [word for word in words if word.startswith("hydra/sweeper=") and not word.endswith("=stylesweep")]:
-        complain(f"trials live in a study, which no other sweeper keeps: leave out {other[0]}")
-        sys.exit(WRONG_INPUT)
-    if other := [word for word in words if OTHER_PLACE.match(word)]:
-        complain(
-            f"trials live in their study's folder, where every command looks for them: leave out {' and '.join(other)};"
-            " study.folder=FOLDER study.name=NAME puts the study elsewhere"
-        )
-        sys.exit(WRONG_INPUT)
-    words.sort(key=lambda word: bool(OVERRIDE.match(word)))  # Hydra refuses those on both sides of a flag such as -m
-    sys.argv[1:] = [*words, *(NO_FOLDER if asks_help or not keeps_folder else [])]
-
-
-def _with_study(words: list[str]) -> list[str]:
-    from sweep.naming import with_study
-
-    try:
-        return with_study(words)
-    except InputError as fault:
-        complain(fault)
-        sys.exit(WRONG_INPUT)
-
-
 def _take_back(folder: Path, hydras: str) -> None:
     """Removes the folder of a refused run, if Hydra's notes are all there is in it."""
     if {entry.name for entry in folder.iterdir()} <= {hydras}:
@@ -344,14 +301,6 @@ def _take_back(folder: Path, hydras: str) -> None:
             if parent == Path.cwd() or any(parent.iterdir()):
                 break
             parent.rmdir()
-
-
-def _refuse_multirun() -> None:
-    """Ends a command that looks at one configuration and was asked for a sweep, before the study is touched."""
-    asked = [word for word in sys.argv[1:] if word in ("-m", "--multirun") or word.startswith("hydra.mode=")]
-    if asked:
-        complain(f"this command takes one configuration, without {asked[0]}; a sweep is {python()} -m sweep -m")
-        sys.exit(WRONG_INPUT)
 
 
 def _place(node: Any, number: int | None) -> Place:

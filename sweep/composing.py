@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.hydra import Hydra as Composer
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -36,11 +38,20 @@ def keep_files(loader: ConfigLoader) -> None:
 
 
 @contextmanager
-def composer() -> Iterator[Composer]:
-    """Hydra on this project's configuration; where `hydra.main` composes twice before a job begins, this does once."""
+def composer(folder: str | None = None) -> Iterator[Composer]:
+    """Hydra on this project's configuration; where `hydra.main` composes twice before a job begins, this does once.
+
+    Args:
+        folder: with more configurations, as --config-dir names one.
+    """
     with hydra.initialize_config_module("conf", version_base="1.3"):
         found = GlobalHydra.instance().hydra
         assert found is not None
+        if folder is not None:
+            places = found.config_loader.get_search_path()
+            path = f"file://{Path(folder).absolute()}"
+            places.prepend(provider="command-line", path=path, anchor=SearchPathQuery(provider="schema"))
+            found.config_loader.repository = ConfigRepository(places)  # type: ignore[attr-defined]
         keep_files(found.config_loader)
         yield found
 

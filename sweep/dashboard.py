@@ -20,7 +20,7 @@ from sweep.interrupts import put_away_first
 from sweep.naming import add_study, find_study
 from sweep.record import artifact_store
 from sweep.study import is_feasible
-from sweep.typed import complain
+from sweep.typed import refuse
 
 
 def _refresh(folder: Path) -> str:
@@ -109,8 +109,7 @@ def main(arguments: list[str]) -> None:
         print(f"study {folder.name} at {address}   (Ctrl-C ends it)", flush=True)
         serve(folder, given.host, given.port)
     except InputError as fault:
-        complain(fault)
-        sys.exit(2)
+        refuse(fault)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from sweep.__main__ import WRONG_INPUT, Place, start
+from sweep.__main__ import Place, start
 from sweep.__main__ import main as sweep
 from sweep.effects import KEY
 from sweep.lines import StepProgress, shown
 from sweep.outcome import FILE
 from sweep.schema import Config
-from sweep.typed import complain, python
+from sweep.typed import python, refuse
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,8 +41,7 @@ def _check_files(files: Sequence[str]) -> None:
     if files and not missing:
         return
     found = f"no such file: {', '.join(missing)}" if missing else "none was named"
-    complain(f"name LoRA files (.safetensors), {found}:\n    {python()} -m sweep.score LORA_FILE")
-    sys.exit(WRONG_INPUT)
+    refuse(f"name LoRA files (.safetensors), {found}:\n    {python()} -m sweep.score LORA_FILE")
 
 
 def _quoted(text: str) -> str:

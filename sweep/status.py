@@ -18,7 +18,7 @@ from sweep.lines import console, duration, shown
 from sweep.naming import add_study, find_study
 from sweep.study import ASKED, FINISHED, best, is_alive, load_study
 from sweep.summary import counts_in_words, label, nearest, print_trials, scores
-from sweep.typed import complain, folded
+from sweep.typed import folded, refuse
 
 LISTED = 12  # trials in the table, best first
 LOG = "trial.log"
@@ -82,8 +82,7 @@ def main(arguments: list[str]) -> None:
     try:
         print_status(find_study(parser.parse_args(arguments).study), console())
     except InputError as fault:
-        complain(fault)
-        sys.exit(2)
+        refuse(fault)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from typing import NoReturn
 
+WRONG_INPUT = 2
 COMMAND = " " * 4  # what a line that is to be copied as it stands begins with
 IN_ADDRESS = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
 IN_QUERY = re.compile(r"([?&]passw(?:or)?d=)[^&\s'\"]+")
@@ -47,8 +49,9 @@ def folded(text: str, indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def complain(fault: object) -> None:
-    """Prints what a person has to put right; a command line that is quoted in it may hold a password."""
+def refuse(fault: object) -> NoReturn:
+    """Ends the command with what a person has to put right; a command line that is quoted in it may hold a password."""
     told = IN_QUERY.sub(r"\1…", IN_ADDRESS.sub(r"\1…@", str(fault)))
     glued = folded(f"error:\N{NO-BREAK SPACE}{told}")  # a long path must not leave "error:" alone on its line
     print(glued.replace("\N{NO-BREAK SPACE}", " ", 1), file=sys.stderr)
+    sys.exit(WRONG_INPUT)

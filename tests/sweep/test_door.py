@@ -223,6 +223,14 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
             ["rank=many", "'sampel.steps'", "`sample.steps`", "data.path=MY_PICTURES", "`base.device` must be auto"],
         ),
         (
+            ["-cd", ".", "-m", "experiment=nix", "train.lora.rank=0"],
+            ["experiment/nix", "`train.lora.rank`"],
+        ),
+        (
+            ["hydra.mode=MULTIRUN", "captions=edted", "train.lora.rank=0"],
+            ["captions/edted", "`train.lora.rank`"],
+        ),
+        (
             ["captions=none,trigger", "train.lora.rank=0"],
             ["captions=none,trigger", "add --multirun", "train.lora.rank"],
         ),
@@ -231,6 +239,14 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
 def test_faults_of_every_kind_are_named_at_once(words: list[str], parts: list[str], sweep: Run, tmp_path: Path) -> None:
     refused(sweep(*words), *parts)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_folder_of_more_configurations_is_read_and_a_missing_one_refused(sweep: Run, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrain:\n  seed: -3\n  checkpoints: 0\n")
+    for flag in (["-cd", str(tmp_path)], [f"--config-dir={tmp_path}"]):
+        refused(sweep(*flag, "experiment=mine"), "`train.checkpoints` must be at least 1")
+    refused(sweep("-cd", f"{tmp_path}/nowhere", "experiment=mine"), "-cd: no such folder", "nowhere")
 
 
 def test_a_setting_may_name_what_hydra_knows_of_the_run(sweep: Run) -> None:

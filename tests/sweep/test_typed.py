@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.typed import complain, folded, python
+from sweep.typed import folded, python, refuse
 
 
 def test_the_folders_own_interpreter_is_typed_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +29,7 @@ def test_a_message_fits_the_terminal_and_a_path_stays_whole(monkeypatch: pytest.
     "word", ["a://me:s3cret@host/b?sslmode=x", "a://me@host/b?password=s3cret&c=d", "a://:s3cret@h"]
 )
 def test_a_password_in_what_is_quoted_is_not_shown(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    complain(f"`study.storage={word}` cannot be read")
+    with pytest.raises(SystemExit):
+        refuse(f"`study.storage={word}` cannot be read")
     said = capsys.readouterr().err
     assert "s3cret" not in said and "study.storage=a://" in said
