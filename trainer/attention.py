@@ -7,12 +7,9 @@ blocks, the last one computes the picture's tokens alone, as nobody reads what b
 """
 
 import torch
-from diffusers.models.activations import GELU
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-
-from trainer.products import gelu_after
 
 
 class CpuAttention:
@@ -67,20 +64,13 @@ class CpuSingleBlock(FluxSingleTransformerBlock):
         both = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         normed, gate = self.norm(both, emb=temb)
         attended = self.attn.processor(self.attn, normed, image_rotary_emb=image_rotary_emb, unasked=unasked)
-        inner = gelu_after(self.proj_mlp, normed[:, unasked:].contiguous())
+        inner = self.act_mlp(self.proj_mlp(normed[:, unasked:].contiguous()))
         both = both[:, unasked:] + gate.unsqueeze(1) * self.proj_out(torch.cat([attended, inner], dim=2))
         return (encoder_hidden_states, both) if unasked else (both[:, :count], both[:, count:])
 
 
 class _LastBlock(CpuSingleBlock):
     unasked = True
-
-
-class CpuGelu(GELU):
-    """The first half of a feed-forward network."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        return gelu_after(self.proj, hidden_states)
 
 
 def use_cpu_blocks(transformer: nn.Module) -> None:
@@ -90,9 +80,6 @@ def use_cpu_blocks(transformer: nn.Module) -> None:
     for block in others:
         block.__class__ = CpuSingleBlock
     last.__class__ = _LastBlock
-    for module in transformer.modules():
-        if type(module) is GELU and module.approximate == "tanh":
-            module.__class__ = CpuGelu
 
 
 def _project(attn: nn.Module, states: Tensor, layer: str, norm: str, unasked: int = 0) -> tuple[Tensor, Tensor, Tensor]:
