@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweep.errors import InputError, StorageLost
 
@@ -17,6 +17,7 @@ DATABASE = "study.db"
 ADDRESS = "storage.txt"  # the server's address, without a password, for everything that reads the study later
 AWAY_S = 120  # a server may be out of reach while a study runs
 BREAKS = 10  # of a server in the middle of a statement, after which one gives up
+UNNUMBERED = -1  # a trial that is enqueued, in Optuna's way
 SILENT = 4  # heartbeats missed before a trial counts as left
 _OPENED: set[Path] = set()  # SQLite files whose tables this process has looked through: thirty milliseconds a time
 
@@ -81,6 +82,15 @@ class Patient(RDBStorage):
     set_trial_user_attr = _again(RDBStorage.set_trial_user_attr)
     set_trial_system_attr = _again(RDBStorage.set_trial_system_attr)
     record_heartbeat = _again(RDBStorage.record_heartbeat)
+
+    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
+        """The trial that is begun, in a transaction of Optuna's, which says it again by itself when a server broke off:
+        then another process may have held the lock, and begun that trial, meanwhile.
+        """
+        made: Any = super()._get_prepared_new_trial(study_id, template_trial, session)
+        if template_trial is not None and template_trial.number not in (UNNUMBERED, made.number):
+            raise StorageLost("`study.storage` broke off while a trial was begun.")
+        return made
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Tells how a trial ended; once, also where the server broke off after it had heard it."""

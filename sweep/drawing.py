@@ -93,6 +93,7 @@ class Ground:
             user_attrs={} if repeated is None else {"drawn_instead_of": repeated},
             system_attrs=notes,
         )
+        whole.number = frozen.number  # a server's storage begins it under no other
         return Trial(study, study._storage.create_new_trial(study._study_id, whole))
 
     def settle(self, trial: Trial) -> Trial:

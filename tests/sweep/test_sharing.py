@@ -11,10 +11,10 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
-from sweep.database import connector
-from sweep.errors import InputError
+from sweep.database import Patient, connector
+from sweep.errors import InputError, StorageLost
 from sweep.settings import SearchSettings, StudySettings
 from sweep.sharing import Shared, checked_address, hold_of
 from sweep.study import load_study, open_study
@@ -118,6 +118,20 @@ def test_a_server_that_breaks_off_in_the_middle_of_a_statement_is_told_it_again(
     ran_times = [(tmp_path / "multirun" / "cut" / f"{n:04d}" / "runs.txt").read_text().count("\n") for n in range(3)]
     assert ran_times == [1, 1, 1], "no training is repeated for a word that did not arrive"
     assert {file.name[:4] for file in tmp_path.glob("*_?")} == {"said", "kept"}, "it was cut, before and after"
+
+
+def test_a_trial_that_optuna_asks_for_again_is_not_begun_where_another_was_meanwhile(server: str) -> None:
+    shared = Patient(server.replace("postgresql:", "postgresql+psycopg:"))
+    study = optuna.create_study(storage=shared, study_name="late")
+    first = create_trial(state=TrialState.RUNNING)
+    first.number = 0
+    shared.create_new_trial(study._study_id, first)
+    with pytest.raises(StorageLost, match="broke off"):
+        shared.create_new_trial(study._study_id, first)
+    study.enqueue_trial({"x": 1})
+    assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
+    shared.remove_session()
+    shared.engine.dispose()
 
 
 # Ends every connection of the server when a trial has just been taken, the one that holds the lock among them.
