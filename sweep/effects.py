@@ -18,7 +18,6 @@ from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from scipy.special import stdtrit
 
 LEVELS = 6  # different numbers of a parameter beyond which they are put into three groups
 TRIALS_AT_LEAST = 4  # fewer scored trials say nothing about factors
@@ -99,6 +98,8 @@ def effects(
     left = len(trials) - 1 - float(np.trace(design @ inverse @ design.T))  # degrees of freedom of what is not explained
     if left < 1:
         return []
+    from scipy.special import stdtrit  # a tenth of a second of a sweep's start, for what is asked at its end
+
     variance = float(((centred - design @ found) ** 2).sum()) / left
     half = stdtrit(left, (1 + CONFIDENCE) / 2) * np.sqrt(variance * np.diag(inverse))
     return [
