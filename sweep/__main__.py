@@ -98,6 +98,7 @@ class Job:
         self.sweeps = False  # whether a configuration file asks for a sweep, as -m does
         self.rehearses = False  # whether to go no further than that
         self.refused: Exception | None = None
+        self.asked_of: tuple[DictConfig | None, Config | None] = None, None  # whose choices may lack something
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrives in a launcher's process, which has not come through this door."""
@@ -168,10 +169,15 @@ class Job:
 
     def lacking(self, config: DictConfig, key: str, choice: str) -> str:
         """What a choice would need, for the sweeper; a configuration that is wrong is refused later."""
-        try:
-            return self.lacks(settings(config), key, choice) if self.lacks is not None else ""
-        except InputError:
+        if self.lacks is None:
             return ""
+        if self.asked_of[0] is not config:  # once for all choices
+            try:
+                self.asked_of = config, settings(config)
+            except InputError:
+                self.asked_of = config, None
+        made = self.asked_of[1]
+        return "" if made is None else self.lacks(made, key, choice)
 
 
 def start(

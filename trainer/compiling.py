@@ -1,7 +1,7 @@
-"""Blocks compiled by torch: minutes when a study begins, steps that take less time after that.
+"""Blocks compiled by torch: minutes when a study begins, against a little time in every step.
 
-Blocks of one kind share what is compiled, so FLUX.1's 57 cost what a few do. It is made again for a second size
-and then for none, for every rank, as weights have fixed shapes, and for drawing.
+Blocks of one kind share what is compiled, so FLUX.1's 57 cost what a few do. It is made again for a second size, which
+then serves for all others; for every rank, as weights have fixed shapes; and for drawing.
 """
 
 from itertools import chain

@@ -28,7 +28,8 @@ def missing_extras(base: BaseSettings, optimizer: OptimizerSettings) -> list[str
         for key, value, need in asked
         if need is not None and find_spec(need[0]) is None
     ]
-    if base.compile and not any(map(which, filter(None, (os.environ.get("CXX"), *_COMPILERS)))):
+    own = os.environ.get("CXX")  # which torch would take
+    if base.compile and not any(map(which, [own] if own else _COMPILERS)):
         missing.append("`base.compile=true` needs a C++ compiler: apt install g++, or name yours in CXX")
     return missing
 

@@ -315,7 +315,7 @@ class BaseSettings:
     offload: bool = False  # have transformer, text encoders and VAE on the device one at a time (small cards)
     quantize: Quantize = Quantize.none  # how the transformer's weights are kept
     group_offload: bool = False  # blocks lie in main memory until they compute; with gradient_checkpointing, CUDA only
-    compile: bool = False  # the blocks, by torch: minutes when a study begins, faster steps after that, on a card
+    compile: bool = False  # the blocks, by torch: minutes when a study begins, for long ones on a card (not measured)
 
     def __post_init__(self) -> None:
         if not self.path.strip():

@@ -11,10 +11,13 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState
 
 from sweep.database import Patient, connector
+from sweep.drawing import ground
 from sweep.errors import InputError, StorageLost
+from sweep.rules import Conditions
 from sweep.settings import SearchSettings, StudySettings
 from sweep.sharing import Shared, checked_address, hold_of
 from sweep.study import load_study, open_study
@@ -123,11 +126,10 @@ def test_a_server_that_breaks_off_in_the_middle_of_a_statement_is_told_it_again(
 def test_a_trial_that_optuna_asks_for_again_is_not_begun_where_another_was_meanwhile(server: str) -> None:
     shared = Patient(server.replace("postgresql:", "postgresql+psycopg:"))
     study = optuna.create_study(storage=shared, study_name="late")
-    first = create_trial(state=TrialState.RUNNING)
-    first.number = 0
-    shared.create_new_trial(study._study_id, first)
+    field = ground(SearchSettings(), {"x": IntDistribution(0, 9)}, Conditions())
+    assert field.begin(study, []).number == 0
     with pytest.raises(StorageLost, match="broke off"):
-        shared.create_new_trial(study._study_id, first)
+        field.begin(study, [])  # in whose eyes nobody has begun one
     study.enqueue_trial({"x": 1})
     assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
     shared.remove_session()

@@ -93,7 +93,9 @@ def test_a_machine_without_a_compiler_is_told_before_anything_is_loaded(
     compiled = replace(tiny_settings, compile=True)
     monkeypatch.setenv("CXX", sys.executable)  # any program will do
     assert not missing_extras(compiled, OptimizerSettings())
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "a-compiler-that-is-gone")
+    assert "g++" in missing_extras(compiled, OptimizerSettings())[0]
     monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "")
     assert "g++" in missing_extras(compiled, OptimizerSettings())[0]
     assert not missing_extras(tiny_settings, OptimizerSettings())
