@@ -37,7 +37,7 @@ from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
 from sweep.refusal import NO_PLACE, Told, message
 from sweep.schema import Config, register
-from sweep.typed import refuse
+from sweep.typed import leave_at_once, refuse
 from trainer.captioner_settings import CaptionerKind
 from trainer.settings import Strategy
 
@@ -210,6 +210,7 @@ def start(
             sys.stdout.flush()
         except BrokenPipeError:  # `| head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_at_once()
 
     # looked for by the sweeper
     run.look_first, run.check = job.look_first, job.check_all  # type: ignore[attr-defined]

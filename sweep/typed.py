@@ -1,5 +1,6 @@
 """Commands and paths as a person types them, and messages as a terminal shows them."""
 
+import gc
 import re
 import shlex
 import shutil
@@ -54,4 +55,10 @@ def refuse(fault: object) -> NoReturn:
     told = IN_QUERY.sub(r"\1…", IN_ADDRESS.sub(r"\1…@", str(fault)))
     glued = folded(f"error:\N{NO-BREAK SPACE}{told}")  # a long path must not leave "error:" alone on its line
     print(glued.replace("\N{NO-BREAK SPACE}", " ", 1), file=sys.stderr)
+    leave_at_once()
     sys.exit(WRONG_INPUT)
+
+
+def leave_at_once() -> None:
+    """Spares the end of a command the last search for cycles, a fifth of a second; it has nothing open by then."""
+    gc.freeze()
