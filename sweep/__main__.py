@@ -14,7 +14,7 @@ Wrong input ends in one message and exit code 2, Ctrl-C in one line and exit cod
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
@@ -35,7 +35,7 @@ from sweep.composing import Composer, composer, refuse_lists
 from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
-from sweep.refusal import NO_PLACE, Told, message
+from sweep.refusal import NO_PLACE, Told, each, message
 from sweep.schema import Config, register
 from sweep.typed import leave_at_once, refuse
 from trainer.captioner_settings import CaptionerKind
@@ -150,22 +150,31 @@ class Job:
         ours = type(fault).__module__.split(".")[0] in ROOMS
         return not self.begun or ours or (isinstance(fault, OSError) and fault.errno in NO_PLACE)
 
-    def check_all(self, configs: Mapping[str, DictConfig]) -> None:
-        """The check of all configurations of a sweep, for the sweeper; "" is the one without any choice."""
-        self._check(_all_settings({chosen: config for chosen, config in configs.items() if chosen or not self.stands}))
+    def check_all(self, configs: Mapping[str, DictConfig], faults: Sequence[str] = ()) -> None:
+        """The check of all configurations of a sweep, for the sweeper; "" is the one without any choice.
 
-    def _check(self, configs: Mapping[str, Config]) -> None:
-        self.checked = True
+        Args:
+            faults: what is wrong with other configurations, to be told along.
+        """
+        made, wrong = _all_settings({chosen: c for chosen, c in configs.items() if chosen or not self.stands})
+        self._check(made, [*faults, *wrong])
+
+    def _check(self, configs: Mapping[str, Config], faults: Sequence[str] = ()) -> None:
+        told, refused = [*faults], self.rehearses or bool(faults)
+        self.checked = bool(configs)
         # Of a command that is refused already no model is asked anything.
         asks = any(c.tagger.model or c.captioner.kind != CaptionerKind.rules for c in configs.values())
-        if self.check is not None and not (self.rehearses and asks):
-            self.check(configs)
-        if self.rehearses:
-            raise Faults([])
+        if self.check is not None and configs and not (refused and asks):
+            try:
+                self.check(configs)
+            except WRONG as fault:
+                told += each(fault)
+        if told or self.rehearses:
+            raise Faults(told)
 
     def contents_of(self, configs: Mapping[str, DictConfig]) -> dict[str, str]:
         """What they read, for the sweeper."""
-        return self.contents(_all_settings(configs)) if self.contents is not None else {}
+        return self.contents(_all_settings(configs)[0]) if self.contents is not None else {}
 
     def lacking(self, config: DictConfig, key: str, choice: str) -> str:
         """What a choice would need, for the sweeper; a configuration that is wrong is refused later."""
@@ -325,7 +334,8 @@ def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:
     return [f"`{key}`: {text}" if isinstance(fault, OmegaConfBaseException) else text]
 
 
-def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
+def _all_settings(configs: Mapping[str, DictConfig]) -> tuple[dict[str, Config], list[str]]:
+    """The settings of those that keep their rules, and what is wrong with the others."""
     made, faults = {}, []
     for chosen, config in configs.items():
         try:
@@ -333,9 +343,7 @@ def _all_settings(configs: Mapping[str, DictConfig]) -> dict[str, Config]:
         except InputError as fault:
             new = [line for line in str(fault).splitlines() if line not in faults]
             faults += [f"with {chosen}: {line}" if chosen else line for line in new]
-    if faults:
-        raise Faults(faults)
-    return made
+    return made, faults
 
 
 def main() -> None:

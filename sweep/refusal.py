@@ -25,7 +25,7 @@ class Told:
         """Takes what is new in the fault, and returns the words without those that it speaks of."""
         blamed: set[str] = set()
         before = set(self.keys)
-        for text in fault.each if isinstance(fault, Faults) else [message(fault)]:
+        for text in each(fault):
             key = _about(text)
             if key in before:  # what a key is without the word that was left out
                 continue
@@ -56,6 +56,11 @@ def _spoken_of(text: str, key: str, words: Sequence[str]) -> list[str]:
         found[1].rpartition("/") if (found := re.search(r"Could not find '([^']+)'", text)) else ("",) * 3
     )
     return [w for w in words if w in text or (option and _key(w) == group and option in w.partition("=")[2])]
+
+
+def each(fault: Exception) -> list[str]:
+    """What to print of an error that may be several."""
+    return fault.each if isinstance(fault, Faults) else [message(fault)]
 
 
 def message(fault: BaseException) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import optuna
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,11 +32,12 @@ from sweep.composing import keep_files
 from sweep.database import BREAKS, told_of_storage
 from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
-from sweep.errors import InputError, Stopped, StorageLost
+from sweep.errors import Faults, InputError, Stopped, StorageLost
 from sweep.experiment import write_experiment
 from sweep.interrupts import put_away_first
 from sweep.job import Ended, Failure, Guarded, hung, run_job
 from sweep.progress import SweepProgress
+from sweep.refusal import message
 from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import Point, in_order, read_conditions
 from sweep.rungs import AGREEMENTS, agreements, as_plain, in_words
@@ -188,8 +190,9 @@ class Driver:
     def _check(self, given: Arguments, field: Ground) -> dict[str, DictConfig]:
         """Composes every choice once, so that an unknown one is refused now and not in the third hour.
 
-        The task may bring a `check` of its own: it gets the configurations with what was chosen in each. What stands on
-        the command line comes first, and is refused together; the choices of `search.params` take a second to compose.
+        The task may bring a `check` of its own: it gets the configurations with what was chosen in each, and what is
+        wrong with those that could not be composed, to tell it all. What stands on the command line comes first; the
+        choices of `search.params` take a second to compose.
         """
         typed: list[Point] = [Point()]
         listed: list[Point] = []
@@ -204,11 +207,24 @@ class Driver:
         typed += [corner for corner in (lowest, highest) if corner and field.conditions.allow(corner)]
         configs: dict[str, DictConfig] = {}
         for points in filter(None, (typed, listed)):
-            words = [[as_override(key, value) for key, value in point.items()] for point in points]
-            new = {" ".join(w): self._composed(p, [*given.fixed, *w]) for p, w in zip(points, words, strict=True)}
-            getattr(self.task, "check", lambda configs: None)(new)
+            new, faults = self._all_composed(points, given.fixed)
+            if (check := getattr(self.task, "check", None)) is not None:
+                check(new, faults)
+            elif faults:
+                raise Faults(faults)
             configs |= new
         return configs
+
+    def _all_composed(self, points: Sequence[Point], fixed: Sequence[str]) -> tuple[dict[str, DictConfig], list[str]]:
+        """Configurations by what was chosen in each, and what is wrong with those that cannot be composed."""
+        configs, faults = {}, []
+        for point in points:
+            words = [as_override(key, value) for key, value in point.items()]
+            try:
+                configs[" ".join(words)] = self._composed(point, [*fixed, *words])
+            except (HydraException, OmegaConfBaseException) as fault:
+                faults.append(message(fault))
+        return configs, faults
 
     def _composed(self, point: Point, words: list[str]) -> DictConfig:
         """The configuration of a trial; numbers are set in a copy of the sweep's own, without composing all anew."""
