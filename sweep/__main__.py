@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -35,8 +37,10 @@ from sweep.composing import Composer, composer, refuse_lists
 from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
+from sweep.points import Configs, choices, compose, key_of, refuse_untrained
 from sweep.refusal import NO_PLACE, Told, each, message
 from sweep.schema import Config, register
+from sweep.settings import Sampler, SearchSettings
 from sweep.typed import leave_at_once, refuse
 from trainer.captioner_settings import CaptionerKind
 from trainer.settings import Strategy
@@ -133,30 +137,37 @@ class Job:
                 _take_back(Path(node.runtime.output_dir), node.output_subdir)
             return None
 
-    def look_first(self, config: DictConfig) -> None:
-        """A sweep's own configuration, before Optuna is loaded and any choice composed, for the sweeper.
+    def look_first(self, config: DictConfig, loader: ConfigLoader) -> Configs:
+        """A sweep's own configuration and the choices that were typed, before Optuna is loaded, for the sweeper.
 
-        Its rules; and the check, unless choices were typed, whose faults are to be told along with the others.
+        Returns:
+            Those that stand; none where something else may be wrong with the search, to be told along by the sweeper.
         """
-        typed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        if any(word.is_sweep_override() or word.get_key_element().startswith("search") for word in typed):
-            settings(config)
-        else:
-            self.check_all({"": config})
-            self.stands = True
+        search = settings(config).search
+        typed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
+        sweeps = [word for word in typed if word.is_sweep_override()]
+        others = [word for word in typed if not word.is_sweep_override()]
+        refuse_untrained(sweeps)
+        if not _lists_alone(sweeps, others, search):
+            return {}
+        points = [{word.get_key_element(): choice} for word in sweeps for choice in choices(word)]
+        fixed = [word.input_line or "" for word in others]
+        configs, faults = compose([{}, *points], config=config, loader=loader, fixed=fixed)
+        self.check_all(configs, faults)
+        return configs
 
     def is_refusal(self, fault: Exception) -> bool:
         """Whether this is for the person: before the task has begun everything is, later what our own rooms say."""
         ours = type(fault).__module__.split(".")[0] in ROOMS
         return not self.begun or ours or (isinstance(fault, OSError) and fault.errno in NO_PLACE)
 
-    def check_all(self, configs: Mapping[str, DictConfig], faults: Sequence[str] = ()) -> None:
-        """The check of all configurations of a sweep, for the sweeper; "" is the one without any choice.
+    def check_all(self, configs: Configs, faults: Sequence[str] = ()) -> None:
+        """The check of all configurations of a sweep, for the sweeper.
 
         Args:
             faults: what is wrong with other configurations, to be told along.
         """
-        made, wrong = _all_settings({chosen: c for chosen, c in configs.items() if chosen or not self.stands})
+        made, wrong = _all_settings(configs)
         self._check(made, [*faults, *wrong])
 
     def _check(self, configs: Mapping[str, Config], faults: Sequence[str] = ()) -> None:
@@ -172,7 +183,7 @@ class Job:
         if told or self.rehearses:
             raise Faults(told)
 
-    def contents_of(self, configs: Mapping[str, DictConfig]) -> dict[str, str]:
+    def contents_of(self, configs: Configs) -> dict[str, str]:
         """What they read, for the sweeper."""
         return self.contents(_all_settings(configs)[0]) if self.contents is not None else {}
 
@@ -334,7 +345,15 @@ def _faults(fault: Exception, config: DictConfig, part: str) -> list[str]:
     return [f"`{key}`: {text}" if isinstance(fault, OmegaConfBaseException) else text]
 
 
-def _all_settings(configs: Mapping[str, DictConfig]) -> tuple[dict[str, Config], list[str]]:
+def _lists_alone(sweeps: Sequence[Override], others: Sequence[Override], search: SearchSettings) -> bool:
+    """Whether nothing but its lists of choices can be wrong with a search once its settings stand."""
+    if search.when or search.rules or search.options or search.sampler == Sampler.cmaes:
+        return False
+    given = any(key_of(word).startswith(("search.params", "search.enqueue")) for word in others)
+    return not given and all(word.is_choice_sweep() for word in sweeps)
+
+
+def _all_settings(configs: Configs) -> tuple[dict[str, Config], list[str]]:
     """The settings of those that keep their rules, and what is wrong with the others."""
     made, faults = {}, []
     for chosen, config in configs.items():

@@ -13,7 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial
 
-from sweep.recipes import MACHINE, NOT_TRAINED
+from sweep.points import NOT_TRAINED
+from sweep.recipes import MACHINE
 from sweep.settings import SearchSettings
 from sweep.summary import scores
 from sweep.typed import python, typed

@@ -12,8 +12,9 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
+from sweep.points import NOT_TRAINED, as_choice, as_override
 from sweep.rules import Conditions
-from sweep.space import NOT_TRAINED, Space, as_choice, as_override, contains, describe_one
+from sweep.space import Space, contains, describe_one
 
 # Where a trial is computed does not make it another trial.
 MACHINE = (

@@ -20,9 +20,9 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from sweep.errors import InputError
+from sweep.points import Point
 from sweep.space import Space
 
-Point = dict[str, Any]
 Lookup = Callable[[str], Any]
 
 EXAMPLE = "captions == edited, or mix.repeats.512 >= mix.repeats.768"

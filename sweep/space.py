@@ -10,7 +10,6 @@ A choice that is not a number, a truth value or null is kept as the text Hydra w
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +28,9 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from sweep.errors import InputError
+from sweep.points import choices, key_of, refuse_untrained
 
 Space = dict[str, BaseDistribution]
-# Where a study lives and how it searches does not make a trial another trial.
-NOT_TRAINED = ("hydra", "search", "study", "track")
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,9 @@ def read_arguments(
     configured = parser.parse_overrides([f"{key}={text}" for key, text in params.items()])
     sweeps = [override for override in given if override.is_sweep_override()]
     plain = bool(sweeps) and all(_is_list(override) for override in sweeps)
-    taken = {override.get_key_element().lstrip("+~") for override in given}
-    for override in (*sweeps, *configured):
-        _refuse_no_training(override.get_key_element().lstrip("+~"))
-    searched = [] if plain else [o for o in configured if o.get_key_element().lstrip("+~") not in taken]
+    taken = {key_of(override) for override in given}
+    refuse_untrained((*sweeps, *configured))
+    searched = [] if plain else [o for o in configured if key_of(o) not in taken]
     space = {override.get_key_element(): distribution(override) for override in searched}
     left_out = _leave_out(space, lacks)
     space |= {override.get_key_element(): distribution(override) for override in sweeps}
@@ -84,13 +81,6 @@ def read_arguments(
         )
     fixed = [override.input_line or "" for override in given if not override.is_sweep_override()]
     return Arguments(fixed, space, plain, left_out, frozenset(override.get_key_element() for override in sweeps))
-
-
-def _refuse_no_training(key: str) -> None:
-    if re.split(r"[./]", key)[0] in NOT_TRAINED:
-        raise InputError(
-            f"`{key}` cannot be searched: it says how a study is run, not what is trained. Give it one value"
-        )
 
 
 def _leave_out(space: Space, lacks: Callable[[str, str], str]) -> tuple[str, ...]:
@@ -131,23 +121,15 @@ def distribution(override: Override) -> BaseDistribution:
     """
     key, sweep = override.get_key_element(), override.value()
     if override.is_choice_sweep():
-        choices = list(dict.fromkeys(as_choice(value) for value in override.sweep_iterator()))
-        if not choices:
+        listed = choices(override)
+        if not listed:
             raise InputError(f"`{key}` has no choices: {override.input_line}")
-        return CategoricalDistribution(choices)
+        return CategoricalDistribution(listed)
     if isinstance(sweep, RangeSweep):
         return _stepped(key, sweep)
     if isinstance(sweep, IntervalSweep):
         return _interval(key, sweep)
     raise InputError(f"`{key}` is not a search: write choice(…), range(…) or interval(…), got {override.input_line}")
-
-
-def as_choice(value: Any) -> bool | int | float | str | None:
-    """A value as Optuna can hold it: numbers, truth values and null as they are, anything else as Hydra's text."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    # The text as Hydra would have to read it again: quotes and escapes kept.
-    return str(Override._get_value_element_as_str(value))
 
 
 def _stepped(key: str, sweep: RangeSweep) -> BaseDistribution:
@@ -186,12 +168,6 @@ def suggest(trial: Trial, space: Space) -> dict[str, Any]:
         elif isinstance(dist, FloatDistribution):
             drawn[key] = trial.suggest_float(key, dist.low, dist.high, step=dist.step, log=dist.log)
     return drawn
-
-
-def as_override(key: str, value: Any) -> str:
-    """`key=value` as Hydra reads it."""
-    text = value if isinstance(value, str) else str(Override._get_value_element_as_str(value))
-    return f"{key}={text}"
 
 
 def contains(dist: BaseDistribution, value: Any) -> bool:

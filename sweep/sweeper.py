@@ -10,7 +10,6 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from enum import Enum
 from functools import cache, partial
@@ -19,10 +18,8 @@ from typing import Any
 
 import optuna
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -36,16 +33,16 @@ from sweep.errors import Faults, InputError, Stopped, StorageLost
 from sweep.experiment import write_experiment
 from sweep.interrupts import put_away_first
 from sweep.job import Ended, Failure, Guarded, hung, run_job
+from sweep.points import Configs, Point, as_override, compose
 from sweep.progress import SweepProgress
-from sweep.refusal import message
 from sweep.recipes import Recipe, fixed_settings, read_recipe
-from sweep.rules import Point, in_order, read_conditions
+from sweep.rules import in_order, read_conditions
 from sweep.rungs import AGREEMENTS, agreements, as_plain, in_words
 from sweep.samplers import check_sampler
 from sweep.settings import Sampler, SearchSettings, Stopping, StudySettings, study_folder
 from sweep.sharing import hold_of, wait_elsewhere
 from sweep.slots import run_slots
-from sweep.space import Arguments, Space, as_override, read_arguments
+from sweep.space import Arguments, Space, read_arguments
 from sweep.study import ASKED, FINISHED, best, front, live_trial, load_study, open_study, stands_still
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
@@ -64,12 +61,15 @@ class Driver:
         config: DictConfig,
         context: HydraContext,
         task: TaskFunction,
+        stands: Configs | None = None,
     ) -> None:
+        """Args: `stands`: configurations that have been checked already."""
         self.search = search
         self.config = config
         self.loader = context.config_loader
         keep_files(self.loader)
         self.task = task
+        self.stands = stands or {}
         self.study = study
         self.folder = study_folder(study)
         if "n_jobs" in config.hydra.launcher:  # joblib: a launch holds one job, and workers would be started for more
@@ -187,7 +187,7 @@ class Driver:
             raise LookupError(key)
         return value.value if isinstance(value, Enum) else value
 
-    def _check(self, given: Arguments, field: Ground) -> dict[str, DictConfig]:
+    def _check(self, given: Arguments, field: Ground) -> Configs:
         """Composes every choice once, so that an unknown one is refused now and not in the third hour.
 
         The task may bring a `check` of its own: it gets the configurations with what was chosen in each, and what is
@@ -205,9 +205,9 @@ class Driver:
                 lowest[key], highest[key] = dist.low, dist.high
         # All at their lowest and all at their highest: where every repeat is 0, or a limit is more than there is.
         typed += [corner for corner in (lowest, highest) if corner and field.conditions.allow(corner)]
-        configs: dict[str, DictConfig] = {}
+        configs = dict(self.stands)
         for points in filter(None, (typed, listed)):
-            new, faults = self._all_composed(points, given.fixed)
+            new, faults = compose(points, config=self.config, loader=self.loader, fixed=given.fixed, known=configs)
             if (check := getattr(self.task, "check", None)) is not None:
                 check(new, faults)
             elif faults:
@@ -215,32 +215,7 @@ class Driver:
             configs |= new
         return configs
 
-    def _all_composed(self, points: Sequence[Point], fixed: Sequence[str]) -> tuple[dict[str, DictConfig], list[str]]:
-        """Configurations by what was chosen in each, and what is wrong with those that cannot be composed."""
-        configs, faults = {}, []
-        for point in points:
-            words = [as_override(key, value) for key, value in point.items()]
-            try:
-                configs[" ".join(words)] = self._composed(point, [*fixed, *words])
-            except (HydraException, OmegaConfBaseException) as fault:
-                faults.append(message(fault))
-        return configs, faults
-
-    def _composed(self, point: Point, words: list[str]) -> DictConfig:
-        """The configuration of a trial; numbers are set in a copy of the sweep's own, without composing all anew."""
-        if not point:
-            return self.config
-        if not any(isinstance(value, str) for value in point.values()):  # a text stands as Hydra reads it, in quotes
-            config = deepcopy(self.config)
-            try:
-                for key, value in point.items():
-                    OmegaConf.update(config, key, value)
-                return config
-            except OmegaConfBaseException:
-                pass  # Hydra knows better what to say
-        return self.loader.load_sweep_config(self.config, words)
-
-    def _fixed(self, configs: dict[str, DictConfig], space: Space) -> dict[str, Any]:
+    def _fixed(self, configs: Configs, space: Space) -> dict[str, Any]:
         """What all trials of the study share: settings, conditions, and what is in the files they read."""
         fixed = fixed_settings(configs, [key for key in space if key not in self.search.when], self._groups(space))
         fixed |= {f"search.when.{key}": text for key, text in self.search.when.items() if key in space}

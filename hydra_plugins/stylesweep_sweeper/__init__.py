@@ -37,13 +37,16 @@ class StyleSweeper(Sweeper):
 
         # A setting may name ${hydra:runtime.cwd}, which Hydra sets in jobs only; what is set may not be changed.
         HydraConfig.instance().set_config(deepcopy(config))
+        stands = {}
         with _told_without_traceback(ValueError):
-            if own_number() is None:
-                getattr(task_function, "look_first", lambda config: None)(config)
+            if own_number() is None and (look := getattr(task_function, "look_first", None)) is not None:
+                stands = look(config, hydra_context.config_loader)
             search, study = plain(config.search), plain(config.study)
         from sweep.sweeper import Driver
 
-        self.driver = Driver(search=search, study=study, config=config, context=hydra_context, task=task_function)
+        self.driver = Driver(
+            search=search, study=study, config=config, context=hydra_context, task=task_function, stands=stands
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         from sweep.errors import InputError

@@ -4,7 +4,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from sweep.space import as_override, contains, distribution
+from sweep.points import as_override
+from sweep.space import contains, distribution
 from tests.sweep.test_configurations import composed
 from trainer.settings import CaptionSettings, Strip
 

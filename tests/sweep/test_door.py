@@ -219,6 +219,18 @@ def test_everything_wrong_with_the_inputs_is_named_at_once(either: Run) -> None:
             ["captions/edted", "empty range", "no experiment nix", "`base.path`=/no"],
         ),
         (
+            ["-m", "captions=choice(none,edted,nix)", "train.lora.rank=choice(0,4)", "base.path=/no"],
+            ["captions/edted", "captions/nix", "with train.lora.rank=0", "`base.path`=/no"],
+        ),
+        (
+            ["-m", "search.sampler=cmaes", "captions=choice(none,edted)", "train.lora.rank=0", "base.path=/no"],
+            ["cmaes searches numbers alone", "captions/edted", "`train.lora.rank`", "`base.path`=/no"],
+        ),
+        (
+            ["-m", "search.n_trials=choice(1,2)", "study.slots=1,2", "captions=none,edted"],
+            ["`search.n_trials` cannot", "`study.slots` cannot", "captions/edted"],
+        ),
+        (
             ["train.lora.rank=many", "sampel.steps=3", "sample.steps=0", "data=folder", "base.device=gpu"],
             ["rank=many", "'sampel.steps'", "`sample.steps`", "data.path=MY_PICTURES", "`base.device` must be auto"],
         ),
@@ -256,9 +268,10 @@ def test_a_setting_may_name_what_hydra_knows_of_the_run(sweep: Run) -> None:
     refused(sweep("data.path=${hydra:runtime.cwd}/nowhere", "-m"), f"{ROOT}/nowhere")
 
 
-def test_a_refusal_of_one_run_loads_neither_optuna_nor_numpy() -> None:
-    words = [sys.executable, "-X", "importtime", "-m", "sweep", "data.path=/nowhere", "captions=nope"]
-    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("words", [["data.path=/nowhere", "captions=nope"], ["-m", "captions=none,nope"]])
+def test_a_refusal_loads_neither_optuna_nor_numpy(words: list[str]) -> None:
+    begin = [sys.executable, "-X", "importtime", "-m", "sweep"]
+    ran = subprocess.run([*begin, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     loaded = {line.rsplit("|", 1)[1].strip() for line in ran.stderr.splitlines() if line.count("|") == 2}
     assert ran.returncode == 2 and "sweep.preflight" in loaded
     assert not {"optuna", "numpy", "torch"} & loaded

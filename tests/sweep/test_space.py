@@ -5,7 +5,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sweep.errors import InputError
-from sweep.space import as_override, contains, distribution, from_json, ranges, read_arguments, to_json
+from sweep.points import as_override
+from sweep.space import contains, distribution, from_json, ranges, read_arguments, to_json
 
 
 def read(text: str) -> BaseDistribution:
