@@ -37,7 +37,7 @@ from sweep.composing import Composer, composer, refuse_lists
 from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
-from sweep.points import Configs, choices, compose, key_of, refuse_untrained
+from sweep.points import Compositions, Configs, choices, key_of, searched
 from sweep.refusal import NO_PLACE, Told, each, message
 from sweep.schema import Config, register
 from sweep.settings import Sampler, SearchSettings
@@ -144,17 +144,27 @@ class Job:
             Those that stand; none where something else may be wrong with the search, to be told along by the sweeper.
         """
         search = settings(config).search
-        typed = OverridesParser.create(config_loader=loader).parse_overrides(list(config.hydra.overrides.task))
+        parser = OverridesParser.create(config_loader=loader)
+        typed = parser.parse_overrides(list(config.hydra.overrides.task))
+        varied = searched(typed, search.params, parser)
         sweeps = [word for word in typed if word.is_sweep_override()]
         others = [word for word in typed if not word.is_sweep_override()]
-        refuse_untrained(sweeps)
         if not _lists_alone(sweeps, others, search):
             return {}
         points = [{word.get_key_element(): choice} for word in sweeps for choice in choices(word)]
         fixed = [word.input_line or "" for word in others]
-        configs, faults = compose([{}, *points], config=config, loader=loader, fixed=fixed)
+        compositions = Compositions(config, loader, fixed, varied, self.keeps_rules)
+        configs, faults = compositions.compose([{}, *points])
         self.check_all(configs, faults)
         return configs
+
+    def keeps_rules(self, config: DictConfig) -> bool:
+        """Whether a configuration breaks none of its rooms' rules, for the sweeper."""
+        try:
+            settings(config)
+        except InputError:
+            return False
+        return True
 
     def is_refusal(self, fault: Exception) -> bool:
         """Whether this is for the person: before the task has begun everything is, later what our own rooms say."""
@@ -234,7 +244,7 @@ def start(
 
     # looked for by the sweeper
     run.look_first, run.check = job.look_first, job.check_all  # type: ignore[attr-defined]
-    run.contents, run.lacks = job.contents_of, job.lacking  # type: ignore[attr-defined]
+    run.contents, run.lacks, run.keeps_rules = job.contents_of, job.lacking, job.keeps_rules  # type: ignore[attr-defined]
     register()
     command = read_command(keeps_folder=keeps_folder, of_study=of_study)
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # read when the libraries are imported, in the task

@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -28,7 +28,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from sweep.errors import InputError
-from sweep.points import choices, key_of, refuse_untrained
+from sweep.points import choices, is_plain, searched
 
 Space = dict[str, BaseDistribution]
 
@@ -42,6 +42,7 @@ class Arguments:
     plain: bool = False  # lists alone, as in any Hydra application: every combination of them is run
     left_out: tuple[str, ...] = ()  # choices of `search.params` that cannot be made, and why
     typed: frozenset[str] = frozenset()  # keys of the space that the command line searches
+    varied: tuple[Override, ...] = ()  # what the space was read from
 
 
 def read_arguments(
@@ -65,22 +66,19 @@ def read_arguments(
     """
     parser = OverridesParser.create(config_loader=loader)
     given = parser.parse_overrides(list(arguments))
-    configured = parser.parse_overrides([f"{key}={text}" for key, text in params.items()])
+    varied = searched(given, params, parser)
     sweeps = [override for override in given if override.is_sweep_override()]
-    plain = bool(sweeps) and all(_is_list(override) for override in sweeps)
-    taken = {key_of(override) for override in given}
-    refuse_untrained((*sweeps, *configured))
-    searched = [] if plain else [o for o in configured if key_of(o) not in taken]
-    space = {override.get_key_element(): distribution(override) for override in searched}
-    left_out = _leave_out(space, lacks)
-    space |= {override.get_key_element(): distribution(override) for override in sweeps}
+    typed = frozenset(override.get_key_element() for override in sweeps)
+    listed = {o.get_key_element(): distribution(o) for o in varied if o.get_key_element() not in typed}
+    left_out = _leave_out(listed, lacks)
+    space = listed | {override.get_key_element(): distribution(override) for override in sweeps}
     if not space:
         raise InputError(
             "nothing is left to search: `search.params` is empty, or the command line fixes all of it. Search one,"
             " for example captions=choice(none,edited), or leave out -m to train this one configuration"
         )
     fixed = [override.input_line or "" for override in given if not override.is_sweep_override()]
-    return Arguments(fixed, space, plain, left_out, frozenset(override.get_key_element() for override in sweeps))
+    return Arguments(fixed, space, is_plain(sweeps), left_out, typed, tuple(varied))
 
 
 def _leave_out(space: Space, lacks: Callable[[str, str], str]) -> tuple[str, ...]:
@@ -106,11 +104,6 @@ def ranges(space: Space) -> str:
         elif isinstance(dist, IntDistribution | FloatDistribution):
             parts.append(f"{key} {dist.low:g}…{dist.high:g}")
     return "; ".join(parts)
-
-
-def _is_list(override: Override) -> bool:
-    sweep = override.value()
-    return isinstance(sweep, ChoiceSweep) and sweep.simple_form and not sweep.shuffle
 
 
 def distribution(override: Override) -> BaseDistribution:

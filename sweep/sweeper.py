@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import optuna
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -33,7 +32,7 @@ from sweep.errors import Faults, InputError, Stopped, StorageLost
 from sweep.experiment import write_experiment
 from sweep.interrupts import put_away_first
 from sweep.job import Ended, Failure, Guarded, hung, run_job
-from sweep.points import Configs, Point, as_override, compose
+from sweep.points import Compositions, Configs, Point, as_override, value_in
 from sweep.progress import SweepProgress
 from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import in_order, read_conditions
@@ -46,7 +45,6 @@ from sweep.space import Arguments, Space, read_arguments
 from sweep.study import ASKED, FINISHED, best, front, live_trial, load_study, open_study, stands_still
 
 ATTEMPTS = 3  # of a trial in whose course the process is killed; out of memory, most often
-NOWHERE = object()
 HIDES_CARDS = "submitit_local"  # it sets CUDA_VISIBLE_DEVICES itself, for every launch from the first card on
 
 
@@ -159,7 +157,7 @@ class Driver:
             # Who lists what to run wants all of it; what a rung would have said is worth knowing for the next search.
             stopping = Stopping.never if self.search.stopping == Stopping.never else Stopping.measure
             self.search = replace(self.search, sampler=Sampler.grid, options={}, enqueue=[], stopping=stopping)
-        conditions = read_conditions(self.search.when, self.search.rules, given.space, self._known)
+        conditions = read_conditions(self.search.when, self.search.rules, given.space, partial(value_in, self.config))
         given = replace(given, space=in_order(given.space, conditions))
         check_sampler(self.search, given.space, conditions)
         if unknown := self._unknown_experiments():
@@ -174,18 +172,6 @@ class Driver:
         options = cache(self.loader.get_group_options)  # asks for the folder each time
         found = {name: f"experiment/{name.removesuffix('.yaml')}".rpartition("/") for name in self.search.enqueue}
         return [name for name, (group, _, option) in found.items() if option not in options(group)]
-
-    def _known(self, key: str) -> Any:
-        """What a key that is not searched has in the configuration.
-
-        Raises:
-            LookupError: if there is no such key.
-        """
-        choices = self.config.hydra.runtime.choices
-        value = choices[key] if key in choices else OmegaConf.select(self.config, key, default=NOWHERE)
-        if value is NOWHERE or OmegaConf.is_config(value):
-            raise LookupError(key)
-        return value.value if isinstance(value, Enum) else value
 
     def _check(self, given: Arguments, field: Ground) -> Configs:
         """Composes every choice once, so that an unknown one is refused now and not in the third hour.
@@ -205,9 +191,14 @@ class Driver:
                 lowest[key], highest[key] = dist.low, dist.high
         # All at their lowest and all at their highest: where every repeat is 0, or a limit is more than there is.
         typed += [corner for corner in (lowest, highest) if corner and field.conditions.allow(corner)]
+        always = [override for override in given.varied if override.get_key_element() not in field.conditions.when]
+        keeps_rules = getattr(self.task, "keeps_rules", lambda config: True)
+        compositions = Compositions(
+            self.config, self.loader, given.fixed, always, keeps_rules, allow=field.conditions.allow
+        )
         configs = dict(self.stands)
         for points in filter(None, (typed, listed)):
-            new, faults = compose(points, config=self.config, loader=self.loader, fixed=given.fixed, known=configs)
+            new, faults = compositions.compose(points, known=configs)
             if (check := getattr(self.task, "check", None)) is not None:
                 check(new, faults)
             elif faults:

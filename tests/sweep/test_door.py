@@ -148,6 +148,33 @@ def test_a_search_that_can_reach_no_repeats_at_all_is_refused(sweep: Run) -> Non
     refused(sweep("-m", "mix.repeats.512=range(0,6)", "mix.repeats.768=range(0,2)"), "mix.repeats.512=0", "mix.repeats")
 
 
+@pytest.mark.parametrize(
+    ("words", "good"),
+    [
+        (["mix.repeats.512=0,5", "mix.repeats.768=1,3"], True),
+        (["mix.repeats.512=0,5", "mix.repeats.768=0,3"], False),
+        (["mix.repeats.512=choice(0,5)", "mix.repeats.768=range(1,3)"], True),
+        (["mix.repeats.512=choice(0,5)", "mix.repeats.768=range(0,3)"], False),
+        (
+            [
+                "mix.repeats.512=choice(0,5)",
+                "mix.repeats.768=choice(0,3)",
+                "mix.repeats.256=0",
+                'search.rules=["mix.repeats.512 > 0 or mix.repeats.768 > 0"]',
+            ],
+            True,
+        ),
+    ],
+)
+def test_a_choice_is_judged_with_what_the_search_gives_the_keys_beside_it(
+    words: list[str], good: bool, sweep: Run
+) -> None:
+    """No repeats at 512 px are wrong only where the search may come to none at 768 px as well."""
+    ran = sweep("-m", *words, "base.path=/no")
+    refused(ran, "`base.path`")
+    assert ("`mix.repeats` must show" not in ran.err) == good, ran.err
+
+
 def test_all_broken_rules_are_named_at_once(either: Run) -> None:
     refused(either("train.lora.rank=0", "sample.steps=0", "score.confidence=2"), "rank", "steps", "confidence")
 
