@@ -38,7 +38,7 @@ from sweep.errors import Faults, ImpossibleTrial, InputError, Stopped
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
 from sweep.manual import nearest, print_manual, unknown_keys
 from sweep.points import Compositions, Configs, choices, key_of, searched
-from sweep.refusal import NO_PLACE, Told, each, message
+from sweep.refusal import NO_PLACE, Told, about, each, message
 from sweep.schema import Config, register
 from sweep.settings import Sampler, SearchSettings
 from sweep.typed import leave_at_once, refuse
@@ -47,6 +47,10 @@ from trainer.settings import Strategy
 
 WRONG = (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
 ROOMS = ("sweep", "trainer", "metrics")
+LEAVE_OUT = (
+    "A rule keeps a search from values that do not go together:"
+    " 'search.rules=[\"mix.repeats.512 + mix.repeats.768 > 0\"]'"
+)
 
 
 @dataclass(frozen=True)
@@ -365,14 +369,15 @@ def _lists_alone(sweeps: Sequence[Override], others: Sequence[Override], search:
 
 def _all_settings(configs: Configs) -> tuple[dict[str, Config], list[str]]:
     """The settings of those that keep their rules, and what is wrong with the others."""
-    made, faults = {}, []
+    made, faults, together = {}, list[str](), False
     for chosen, config in configs.items():
         try:
             made[chosen] = settings(config)
         except InputError as fault:
             new = [line for line in str(fault).splitlines() if line not in faults]
             faults += [f"with {chosen}: {line}" if chosen else line for line in new]
-    return made, faults
+            together |= bool(chosen) and any(f"{about(line)}=" not in chosen for line in new)
+    return made, [*faults, LEAVE_OUT] if together else faults
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ class Told:
         blamed: set[str] = set()
         before = set(self.keys)
         for text in each(fault):
-            key = _about(text)
+            key = about(text)
             if key in before:  # what a key is without the word that was left out
                 continue
             self.faults.append(text)
@@ -40,7 +40,7 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _about(text: str) -> str:
+def about(text: str) -> str:
     """The key that a message is about; empty where it names none."""
     found = re.search(r"`([\w./]+)|Could not override '([^']+)'", text)
     return (found[1] or found[2]) if found else ""
