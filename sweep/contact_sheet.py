@@ -68,7 +68,7 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
     """Writes a sheet with what `plain_sheet` needs to take its marks off again."""
     noted = PngImagePlugin.PngInfo()
     noted.add_text(MARKED, json.dumps(sheet.info.get(MARKED, [])))
-    sheet.save(file, "PNG", pnginfo=noted)
+    sheet.save(file, "PNG", pnginfo=noted, compress_level=4)  # half the time of 6, and a thirtieth larger
 
 
 def _around(box: Sequence[int]) -> tuple[int, int, int, int]:

@@ -1,5 +1,6 @@
 """Compositions from files that were read once are those that Hydra makes by itself, in any order."""
 
+import pickle
 from collections.abc import Iterator
 
 import hydra
@@ -36,3 +37,10 @@ def test_a_composition_from_kept_files_is_hydras_own(loader: ConfigLoader) -> No
     for _ in range(2):  # what the overrides of one wrote must not be found in the next
         for words, config in zip(asked, expected, strict=True):
             assert composed(loader, words) == config, words
+
+
+def test_what_is_kept_does_not_travel_to_a_launchers_process(loader: ConfigLoader) -> None:
+    keep_files(loader)
+    expected = composed(loader, ["train.lora.rank=4"])
+    there = pickle.loads(pickle.dumps(loader))
+    assert not there.made and composed(there, ["train.lora.rank=4"]) == expected
