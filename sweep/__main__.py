@@ -402,7 +402,7 @@ def main() -> None:
     def check(configs: Mapping[str, Config]) -> None:
         from sweep.preflight import check_inputs
 
-        check_inputs(configs)
+        check_inputs(configs, done)
 
     def contents(configs: Mapping[str, Config]) -> dict[str, str]:
         from sweep.contents import contents
@@ -423,6 +423,7 @@ def main() -> None:
         except DatasetError:
             return ""  # told by the check
 
+    done = set[str]()
     pictures: dict[str, list[Any]] = {}  # asked for by one choice after the other
 
     start(train_and_score, check=check, contents=contents, lacks=lacks)

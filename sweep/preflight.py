@@ -40,34 +40,35 @@ _TO_BE_GIVEN = {
 Check = tuple[tuple[Any, ...], Iterator[str]]
 
 
-def check_inputs(configs: Mapping[str, Config]) -> None:
+def check_inputs(configs: Mapping[str, Config], done: set[str] | None = None) -> None:
     """Looks at everything the trials will read.
 
     Args:
         configs: what was chosen -> the configuration it gives; "" is the one without any choice.
+        done: the checks that the command has made before, which are not made again; those of this call are added.
 
     Raises:
         Faults: all of them, each with its file or key and what to do.
     """
-    _raise_all(check for config in configs.values() for check in _checks(config))
+    _raise_all((check for config in configs.values() for check in _checks(config)), set() if done is None else done)
 
 
 def check_plan(configs: Mapping[str, Config]) -> None:
     """Looks at what `sweep.plan` reads: the pictures, the mix and the base, unless its sizes are known without it."""
-    _raise_all(
+    checks = (
         check
         for config in configs.values()
         for check in _checks(config)
         if check[0][0] in ("data", "plan", "layers") or (check[0][0] == "base" and known_shape(config.base) is None)
     )
+    _raise_all(checks, set())
 
 
-def _raise_all(checks: Iterable[Check]) -> None:
-    seen: set[str] = set()
+def _raise_all(checks: Iterable[Check], done: set[str]) -> None:
     faults: list[str] = []
     for key, check in checks:
-        if repr(key) not in seen:
-            seen.add(repr(key))
+        if repr(key) not in done:
+            done.add(repr(key))
             faults += (fault for fault in check if fault not in faults)
     if not Path(_SANDBOX).exists():
         faults = _sandbox_at_once(faults)

@@ -12,7 +12,7 @@ from sweep.findings import OBJECTIVES, Entry, Findings
 from sweep.numbers import number
 from sweep.outcome import unrelated
 from sweep.study import rectangle
-from trainer.examples import picture_suffixes
+from trainer.examples import is_picture
 
 EDGE = 256  # px, the longer edge of a sample on the page
 SHEET_EDGE = 1200  # px, the longer edge of a contact sheet
@@ -95,7 +95,7 @@ def references(found: Findings, album: Album) -> list[Picture]:
     folder = Path(str(known.config.get("data", {}).get("references", ""))) if known is not None else Path()
     if known is None or not folder.is_dir():
         return []
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in picture_suffixes())
+    files = sorted(file for file in folder.iterdir() if is_picture(file))
     count = min(REFERENCES, len(files))
     chosen = [files[i * len(files) // count] for i in range(count)]
     return [picture for file in chosen if (picture := album.pack(file, f"Reference {file.name}")).url]

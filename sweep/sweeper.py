@@ -29,11 +29,9 @@ from sweep.database import BREAKS, told_of_storage
 from sweep.disk import Shelf
 from sweep.drawing import Ground, ground
 from sweep.errors import Faults, InputError, Stopped, StorageLost
-from sweep.experiment import write_experiment
 from sweep.interrupts import put_away_first
 from sweep.job import Ended, Failure, Guarded, hung, run_job
 from sweep.points import Compositions, Configs, Point, as_override, value_in
-from sweep.progress import SweepProgress
 from sweep.recipes import Recipe, fixed_settings, read_recipe
 from sweep.rules import in_order, read_conditions
 from sweep.rungs import AGREEMENTS, agreements, as_plain, in_words
@@ -92,10 +90,12 @@ class Driver:
         """
         self.hold = hold_of(self.study, self.slot)
         given, field = self._read(arguments)
+        configs = self._check(given, field) if self.slot is None else {}
+        from sweep.progress import SweepProgress  # not for a command that is refused
+
         self.progress = SweepProgress(self.search, self.folder, self.study.slots)
         if self.slot is not None:
             return self._in_slot(given, field)
-        configs = self._check(given, field)
         recipes = [self._recipe(name, given, field) for name in self.search.enqueue]
         put_away_first()
         with self.hold.whole(), told_of_storage(self.folder):
@@ -307,6 +307,8 @@ class Driver:
         on_front = self._front(study)
         top = best(on_front)
         if top is not None and top.number == told.number and ended.config is not None and ended.choices is not None:
+            from sweep.experiment import write_experiment  # it loads what a refused command does without
+
             write_experiment(ended.config, ended.choices, self.folder, told, self.search)
         self.shelf.put(study, told, on_front)
         self.progress.end(told, on_front)

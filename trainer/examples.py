@@ -24,6 +24,8 @@ from trainer.seeds import derive_seed
 ALPHA = "alpha"  # as the folder of masks: every picture's own transparency
 METADATA = "metadata.jsonl"
 _NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow names them but cannot draw them alone
+_COMMON = (".png", ".jpg", ".jpeg")
+_TEXTS = (".txt", ".tags", ".caption", ".jsonl")
 _FOREIGN = (".heic", ".heif", ".jxl", ".cr2", ".nef", ".arw", ".dng")  # pictures that Pillow cannot open
 _CAPTION_KEYS = ("text", "captions", "caption", "prompt")  # of metadata.jsonl
 _FAULTS_SHOWN = 10
@@ -74,7 +76,7 @@ def read_examples(
     if not folder.is_dir():
         raise DatasetError(f"no such folder of pictures: {folder}")
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    paths = [file for file in files if file.suffix.lower() in picture_suffixes()]
+    paths = [file for file in files if is_picture(file)]
     foreign = [file for file in files if file.suffix.lower() in _FOREIGN]
     if not paths and not foreign:
         raise DatasetError(_empty(folder))
@@ -95,6 +97,12 @@ def read_examples(
         raise DatasetError(f"`limit` asks for {limit} pictures, {folder} holds {len(paths)}")
     drawn = sorted(examples, key=lambda example: derive_seed(subset_seed, example.path.name))[:limit]
     return sorted(drawn, key=lambda example: example.path)
+
+
+def is_picture(file: Path) -> bool:
+    """Whether Pillow opens files of this ending; its rarer formats are loaded only to be asked for one of theirs."""
+    end = file.suffix.lower()
+    return end in _COMMON or (end not in _TEXTS and end in picture_suffixes())
 
 
 @cache
@@ -162,7 +170,7 @@ def _find_masks(paths: list[Path], masks: str) -> tuple[dict[Path, Path], list[s
     folder = Path(masks)
     if not folder.is_dir():
         return {}, [f"{folder}: no such folder of masks"]
-    by_stem = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in picture_suffixes()}
+    by_stem = {path.stem: path for path in sorted(folder.iterdir()) if is_picture(path)}
     missing = [f"{path}: no mask {folder / path.stem}.png" for path in paths if path.stem not in by_stem]
     return {path: by_stem[path.stem] for path in paths if path.stem in by_stem}, missing
 
@@ -257,4 +265,4 @@ def oddities(examples: list[Example]) -> list[str]:
 def _pictures_in(place: Path) -> int:
     if not place.is_dir() or place.name.startswith(".") or not os.access(place, os.R_OK | os.X_OK):
         return 0
-    return sum(file.suffix.lower() in picture_suffixes() for file in place.iterdir())
+    return sum(map(is_picture, place.iterdir()))
