@@ -185,7 +185,7 @@ class Job:
         self._check(made, [*faults, *wrong])
 
     def _check(self, configs: Mapping[str, Config], faults: Sequence[str] = ()) -> None:
-        told, refused = [*faults], self.rehearses or bool(faults)
+        told, refused, cause = [*faults], self.rehearses or bool(faults), None
         self.checked = bool(configs)
         # Of a command that is refused already no model is asked anything.
         asks = any(c.tagger.model or c.captioner.kind != CaptionerKind.rules for c in configs.values())
@@ -193,13 +193,15 @@ class Job:
             try:
                 self.check(configs)
             except WRONG as fault:
-                told += each(fault)
+                told, cause = [*told, *each(fault)], fault
         if told or self.rehearses:
-            raise Faults(told)
+            raise Faults(told) from cause
 
     def contents_of(self, configs: Configs) -> dict[str, str]:
         """What they read, for the sweeper."""
-        return self.contents(_all_settings(configs)[0]) if self.contents is not None else {}
+        if self.contents is None:
+            return {}
+        return self.contents({chosen: settings(config) for chosen, config in configs.items()})
 
     def lacking(self, config: DictConfig, key: str, choice: str) -> str:
         """What a choice would need, for the sweeper; a configuration that is wrong is refused later."""

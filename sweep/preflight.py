@@ -100,8 +100,9 @@ def _checks(config: Config) -> Iterator[Check]:
         yield ("needs", config.base, config.train), _needs(config)
         yield ("layers", config.base, config.train.lora), _layers(config)
         yield ("data", data, config.captions, config.captioner, config.tagger), _data(config)
-        yield ("plan", config.base.path, config.base.scale, data.path, data.limit, config.mix), _plan(config)
-    yield ("references", data.path, data.references), _references(data.path, data.references, config.score)
+        yield ("plan", config.base.path, config.base.scale, data, config.mix, config.train.seed), _plan(config)
+    least = config.score.references_at_least
+    yield ("references", data.path, data.references, least), _references(data.path, data.references, config.score)
     yield ("others", config.eval.others), _others(config.eval.others)
     yield ("score", config.score), _score(config.score)
     yield ("prompts", config.eval, config.base.path, config.base.scale, config.score), _prompts(config)

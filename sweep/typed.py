@@ -60,5 +60,5 @@ def refuse(fault: object) -> NoReturn:
 
 
 def leave_at_once() -> None:
-    """Spares the end of a command the last search for cycles, a fifth of a second; it has nothing open by then."""
+    """Spares the end of a command the last search for cycles, .1 to .2 s; it has nothing open by then."""
     gc.freeze()
