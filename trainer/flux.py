@@ -7,8 +7,8 @@ managers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar, NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline
@@ -16,6 +16,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Generator, Tensor, nn
 
 from trainer.cache import content_key
+from trainer.conditioning import Conditioning
 from trainer.flow import pack, picture_ids
 from trainer.settings import BaseSettings, Quantize
 
@@ -32,6 +33,12 @@ class Text(NamedTuple):
 
 class FluxBase:
     """A Flux ready for training and sampling. Weights are frozen; the VAE computes in float32, the rest in `dtype`."""
+
+    # Layers that see no picture: those that noise level, guidance and texts go through, and those of the texts alone.
+    _conditioned: ClassVar[Sequence[str]] = (
+        r"time_text_embed|norm_out\.linear|.*blocks\.\d+\.norm1?(_context)?\.linear",
+        "context_embedder",
+    )
 
     def __init__(
         self, pipeline: DiffusionPipeline, settings: BaseSettings, ids: Mapping[str, str], device: torch.device
@@ -52,6 +59,10 @@ class FluxBase:
         self._texts: dict[str, Text] = {}
         self._places: dict[tuple[int, int], Tensor] = {}
         self._resident = "transformer"
+        # Packed, moved or streamed weights mean that there is no room, and in compiled blocks nothing can stand in.
+        whole = settings.quantize == Quantize.none and not (settings.offload or settings.group_offload)
+        keeps = whole and not settings.compile
+        self._conditioning = Conditioning(self.transformer, *self._conditioned) if keeps else None
 
     @property
     def architecture(self) -> str:
@@ -122,7 +133,16 @@ class FluxBase:
         """Packed noise (1, tokens, 4 C) for latents of that height and width, as the family's pipeline draws it."""
         return pack(torch.randn((1, self.latent_channels, *size), generator=generator))
 
-    def predict(self, noisy: Tensor, sigma: Tensor, text: Text, size: tuple[int, int], guidance: float) -> Tensor:
+    def predict(
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        text: Text,
+        size: tuple[int, int],
+        guidance: float,
+        *,
+        again: tuple[float, tuple[str, ...]] | None = None,
+    ) -> Tensor:
         """The velocity the model sees.
 
         Args:
@@ -130,11 +150,15 @@ class FluxBase:
             sigma: (N,) noise levels in (0, 1].
             size: height and width of the latents, px.
             guidance: fed to the guidance embedding where the base has one; 1 in training.
+            again: the noise level of all and their texts in words, if these will be asked for again; what depends on
+                nothing but them and guidance is then computed once.
 
         Returns:
             (N, tokens, 4 C), float32.
         """
-        with self._on_device("transformer"):
+        with self._on_device("transformer"), ExitStack() as stack:
+            if again is not None and self._conditioning is not None:
+                stack.enter_context(self._conditioning.once((again, guidance), again[1]))
             return self._velocity(noisy, sigma, text, size, guidance).float()
 
     def _velocity(self, noisy: Tensor, sigma: Tensor, text: Text, size: tuple[int, int], guidance: float) -> Tensor:

@@ -15,6 +15,9 @@ from trainer.flux import FluxBase, Text, unrounded
 class KleinBase(FluxBase):
     """A FLUX.2 klein ready for training and sampling; see `FluxBase`."""
 
+    # Not the text's projection: a guided step reads two texts.
+    _conditioned = (r"time_guidance_embed\.timestep_embedder|.*_modulation(_img|_txt)?\.linear|norm_out\.linear",)
+
     @property
     def architecture(self) -> str:
         return "flux-2-klein"

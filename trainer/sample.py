@@ -117,10 +117,12 @@ def _draw(base: FluxBase, prompts: Sequence[Prompt], settings: SampleSettings) -
         height, width = (edge // base.vae_factor for edge in _pixels(base, prompts[0]))
         noise = [base.noise((height, width), torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
         x = torch.cat(noise).to(base.device)
-        text = base.encode_text([prompt.text for prompt in prompts])
+        words = tuple(prompt.text for prompt in prompts)
+        text = base.encode_text(words)
         sigmas = sampler_sigmas(base, settings.steps, x.shape[1])
         for sigma, following in pairwise(sigmas):
-            velocity = base.predict(x, sigma.repeat(len(x)).to(x.device), text, (height, width), settings.guidance)
+            levels, again = sigma.repeat(len(x)).to(x.device), (sigma.item(), words)
+            velocity = base.predict(x, levels, text, (height, width), settings.guidance, again=again)
             x = x + (following - sigma).item() * velocity  # Euler step of dx/dsigma = n - x
         return unpack(x, height, width)
 
