@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import hydra
 import pytest
@@ -10,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from sweep.composing import keep_files
+from sweep.composing import _copies, keep_files
 from sweep.manual import groups
 from sweep.schema import register
 
@@ -44,3 +45,26 @@ def test_what_is_kept_does_not_travel_to_a_launchers_process(loader: ConfigLoade
     expected = composed(loader, ["train.lora.rank=4"])
     there = pickle.loads(pickle.dumps(loader))
     assert not there.made and composed(there, ["train.lora.rank=4"]) == expected
+
+
+@dataclass
+class Known:
+    """A structured configuration that pickles."""
+
+    rank: int = 4
+
+
+def test_copies_have_the_types_and_flags_of_what_they_copy_and_share_nothing() -> None:
+    @dataclass
+    class Local(Known):
+        """One that does not, as an application may have it in a function."""
+
+    for kind in (Known, Local):
+        made = OmegaConf.create({"a": OmegaConf.structured(kind), "b": "${a.rank}", "c": "???"})
+        OmegaConf.set_struct(made, True)
+        copies = _copies(made)
+        first, second = copies(), copies()
+        first.a.rank = 8
+        assert (first.b, second.b, made.b) == (8, 4, 4)
+        assert OmegaConf.get_type(second.a) is kind and OmegaConf.is_missing(second, "c")
+        assert OmegaConf.is_struct(second) and second._metadata == made._metadata
