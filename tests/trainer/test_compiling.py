@@ -64,8 +64,8 @@ def work(picture_folder: Path, tmp_path: Path) -> Work:
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides its own warning, but not from `error`
 def test_compiled_blocks_compute_what_plain_ones_do_and_are_made_once(tiny_settings: BaseSettings, work: Work) -> None:
-    plain, compiled = load_base(tiny_settings), load_base(tiny_settings)
-    compile_blocks(compiled.transformer, backend="aot_eager")
+    plain, compiled = load_base(tiny_settings), load_base(replace(tiny_settings, compile=True))
+    compile_blocks(compiled.transformer, backend="aot_eager")  # again, by who makes it in seconds
     for rank in (2, 4):
         expected, found = work(plain, rank, f"plain{rank}"), work(compiled, rank, f"compiled{rank}")
         assert found[0] == pytest.approx(expected[0], rel=1e-4)
