@@ -1,13 +1,18 @@
 """The lines of one command or trial; light, as a refused command has to say its reason within a second."""
 
+from __future__ import annotations
+
 import logging
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from sweep.typed import folded
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 STEP_LINE_EVERY_S = 5.0
 LOGGER = logging.getLogger("stylesweep")
@@ -15,6 +20,8 @@ LOGGER = logging.getLogger("stylesweep")
 
 def console() -> Console:
     """Where progress goes: standard output as it is now, without colours unless it is a terminal."""
+    from rich.console import Console
+
     return Console(file=sys.stdout, highlight=False, soft_wrap=False, markup=False)
 
 
@@ -34,9 +41,13 @@ class StepProgress:
     """The lines inside one trial: phase, step of steps, and no more than one line every few seconds."""
 
     def __init__(self) -> None:
-        self.console = console()
         self.last = 0.0
         self.phase = ""
+
+    @cached_property
+    def console(self) -> Console:
+        """Where they go, looked for with the first of them: a refused command has none."""
+        return console()
 
     def __call__(self, phase: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
