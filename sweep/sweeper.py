@@ -6,6 +6,7 @@ study goes on. Ctrl-C ends it, and so does a fault of the input, which every fur
 the trial to be continued by the same command.
 """
 
+import gc
 import os
 import time
 import warnings
@@ -335,7 +336,11 @@ class Driver:
             place = self._place(trial.number)
             try:
                 ended = run_job(self.launcher, [*words, *ours], trial.number, self.search.objectives, place)
-            except BaseException:  # Ctrl-C and a fault of the input say nothing against the trial
+            except BaseException as fault:  # Ctrl-C and a fault of the input say nothing against the trial
+                if isinstance(fault, KeyboardInterrupt):
+                    # A job that was in the middle of a statement keeps the database from us while its frames live.
+                    fault.__traceback__ = fault.__context__ = None
+                    gc.collect()
                 trial.set_user_attr("attempts", attempts)
                 raise
             attempts += 1

@@ -390,6 +390,17 @@ def test_ctrl_c_leaves_the_trial_to_the_next_run_and_two_drivers_never_meet(toy:
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE] * 6
 
 
+def test_ctrl_c_in_the_middle_of_a_statement_frees_the_database_and_does_not_count(toy: Run, tmp_path: Path) -> None:
+    words = ("search.n_trials=1", "behave=interrupted", "when=0")
+    began = time.monotonic()
+    assert toy(*words).code != 0
+    assert time.monotonic() - began < 45, "it waited for its own statement to end"
+    (left,) = trials(tmp_path)
+    assert left.state == TrialState.RUNNING and left.user_attrs["attempts"] == 0
+    assert toy(*words).code == 0
+    assert trials(tmp_path)[0].user_attrs["attempts"] == 1
+
+
 def test_of_two_drivers_that_start_at_once_one_runs_the_study(tmp_path: Path) -> None:
     words = [sys.executable, str(TOY), "-m", "search.n_trials=3", "seconds=1"]
     drivers = [

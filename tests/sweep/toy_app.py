@@ -10,6 +10,7 @@ import math
 import os
 import resource
 import signal
+import sqlite3
 import sys
 import time
 from dataclasses import dataclass, field
@@ -114,6 +115,10 @@ def _misbehave(how: str, folder: Path) -> None:
     if how == "hang":  # nothing of Python's gets a turn any more, and no signal comes through
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         ctypes.PyDLL(None).pause()
+    if how == "interrupted" and first_time:  # by Ctrl-C, in the middle of a statement
+        rows = sqlite3.connect(folder.parent / "study.db").execute("SELECT * FROM sqlite_master")
+        rows.fetchone()
+        raise KeyboardInterrupt
     if how in ("wait", "pause") and first_time:
         time.sleep(60 if how == "wait" else 5)
 
