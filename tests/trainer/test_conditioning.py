@@ -123,5 +123,7 @@ def test_what_finds_no_room_is_computed_again() -> None:
     assert [type(module) for module in model] == [nn.Linear, nn.Linear]
 
 
-def test_a_base_in_parts_or_few_bits_keeps_nothing(tiny_settings: BaseSettings) -> None:
-    assert load_base(replace(tiny_settings, offload=True))._conditioning is None
+@pytest.mark.parametrize("how", ["offload", "compile"])
+def test_a_base_in_parts_or_compiled_keeps_nothing(tiny_settings: BaseSettings, how: str) -> None:
+    assert load_base(tiny_settings)._conditioning is not None
+    assert load_base(replace(tiny_settings, **{how: True}))._conditioning is None
