@@ -200,7 +200,7 @@ def asked_of_judge() -> dict[str, object]:
     """Prompts, sampler and thresholds of the sandbox, as JSON."""
     from hydra import compose, initialize_config_dir
 
-    from sweep.__main__ import settings
+    from sweep.door import settings
     from sweep.manual import CONF
     from sweep.outcome import plain_config
     from sweep.schema import register

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from bench.trials import SHARED, Point
 from sweep import warm
-from sweep.__main__ import settings
+from sweep.door import settings
 from sweep.manual import CONF
 from sweep.schema import register
 from sweep.trial import run_trial

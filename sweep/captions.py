@@ -15,7 +15,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from sweep.__main__ import Place, start
+from sweep.door import Place, start
 from sweep.errors import InputError
 from sweep.examples import answers_folder, lacks, sheet_file, sheet_rows
 from sweep.lines import StepProgress, console, shown

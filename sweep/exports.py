@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.__main__ import settings
+from sweep.door import settings
 from sweep.examples import with_captions
 from sweep.export_recipe import (
     FOUND_BEST,

@@ -25,7 +25,7 @@ from rich import box
 from rich.table import Table
 
 from metrics.statistics import Difference, bootstrap_interval, holm, paired_difference, statistic_of, training_ruler
-from sweep.__main__ import Place, settings, start
+from sweep.door import Place, settings, start
 from sweep.errors import InputError
 from sweep.experiment import settle
 from sweep.findings import OBJECTIVES, score_settings

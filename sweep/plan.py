@@ -6,7 +6,7 @@ arithmetic, time and memory, and what to look at first. Same overrides as `pytho
 
 from collections.abc import Mapping
 
-from sweep.__main__ import Place, start
+from sweep.door import Place, start
 from sweep.errors import InputError
 from sweep.examples import with_captions
 from sweep.plan_tree import plan_tree

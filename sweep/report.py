@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from sweep.__main__ import Place, start
 from sweep.answers import (
     MEASURES,
     against,
@@ -34,6 +33,7 @@ from sweep.answers import (
 )
 from sweep.charts import effects_range, front_figure
 from sweep.checks import MARKS, flagged
+from sweep.door import Place, start
 from sweep.effects import Effect, factor_in_words
 from sweep.export_recipe import FOUND_BEST
 from sweep.exports import FOLDER, Export, write_exports

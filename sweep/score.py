@@ -10,8 +10,8 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from sweep.__main__ import Place, start
 from sweep.__main__ import main as sweep
+from sweep.door import Place, start
 from sweep.effects import KEY
 from sweep.lines import StepProgress, shown
 from sweep.outcome import FILE

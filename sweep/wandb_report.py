@@ -6,8 +6,8 @@ Text, the front, parallel coordinates, the pictures and the run comparer, over t
 import os
 from typing import Any
 
-from sweep.__main__ import Place, start
 from sweep.answers import state
+from sweep.door import Place, start
 from sweep.errors import InputError
 from sweep.findings import Findings, find
 from sweep.lines import StepProgress

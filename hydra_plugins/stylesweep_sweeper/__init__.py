@@ -32,7 +32,7 @@ class StyleSweeper(Sweeper):
     """Asks Optuna for a trial, launches it as a Hydra job, tells Optuna what came back; until the study is done."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from sweep.__main__ import plain
+        from sweep.door import plain
         from sweep.slots import own_number
 
         # A setting may name ${hydra:runtime.cwd}, which Hydra sets in jobs only; what is set may not be changed.

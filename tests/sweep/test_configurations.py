@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from sweep.__main__ import settings
+from sweep.door import settings
 from sweep.recipes import flat
 from sweep.schema import Config, register
 from trainer.settings import Strategy

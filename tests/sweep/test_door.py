@@ -13,7 +13,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from PIL import Image
 
-from sweep.__main__ import Job, message
+from sweep.door import Job
+from sweep.refusal import message
 from sweep.settings import SearchSettings
 from sweep.study import folder_lock, load_study, open_study
 from tests.sweep.conftest import ROOT, Ran, Run, command

@@ -66,4 +66,4 @@ def test_only_the_door_turns_a_configuration_into_settings() -> None:
         for file in (ROOT / room).rglob("*.py")
         if "OmegaConf.to_object(" in file.read_text(encoding="utf-8")
     ]
-    assert doors == ["sweep/__main__.py"]
+    assert doors == ["sweep/door.py"]

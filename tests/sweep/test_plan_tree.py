@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sweep.__main__ import Place
+from sweep.door import Place
 from sweep.errors import InputError
 from sweep.plan import print_plan
 from sweep.plan_tree import memory_choices, plan_tree, plan_warnings
