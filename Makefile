@@ -49,6 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { rm -rf $(VENV); echo "no environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m compileall -q conf hydra_plugins metrics sweep trainer  # Python would, unless it may not write
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m sweep --help >/dev/null  # so that the first one asked for is there at once
 	@touch $@
 
 clean:  ## removes the environment, never a study

@@ -9,18 +9,29 @@ Any setting below is an override, as in `python -m sweep captions=none train.lor
 Wrong input ends in one message and exit code 2, Ctrl-C in one line and exit code 130.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from sweep.door import Place, start
 from sweep.errors import Stopped
-from sweep.schema import Config
-from trainer.settings import Strategy
+from sweep.kept_manual import keep, kept, state, tell
+
+if TYPE_CHECKING:
+    from sweep.door import Place
+    from sweep.schema import Config
 
 
 def main() -> None:
     """`python -m sweep` and the console script `stylesweep`."""
+    now = state()
+    if now is not None and (text := kept(now)) is not None:
+        tell(text)
+        return
+    from sweep.door import start  # Hydra only now
+    from trainer.settings import Strategy
 
     def train_and_score(config: Config, place: Place) -> tuple[float, float] | Stopped:
         from sweep.study import LOCK, file_lock, folder_lock
@@ -65,7 +76,13 @@ def main() -> None:
     done = set[str]()
     pictures: dict[str, list[Any]] = {}  # asked for by one choice after the other
 
-    start(train_and_score, check=check, contents=contents, lacks=lacks)
+    start(
+        train_and_score,
+        check=check,
+        contents=contents,
+        lacks=lacks,
+        keep_manual=None if now is None else partial(keep, now),
+    )
 
 
 if __name__ == "__main__":

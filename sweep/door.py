@@ -24,7 +24,8 @@ from sweep.command import Command, read_command
 from sweep.composing import Composer, composer, refuse_lists
 from sweep.errors import Faults, ImpossibleTrial, InputError
 from sweep.interrupts import INTERRUPTED, LAST_WORDS, put_away_first
-from sweep.manual import nearest, print_manual, unknown_keys
+from sweep.kept_manual import tell
+from sweep.manual import manual, nearest, unknown_keys
 from sweep.points import Compositions, Configs, choices, key_of, searched
 from sweep.refusal import NO_PLACE, Told, about, each, message
 from sweep.schema import Config, register
@@ -211,6 +212,7 @@ def start(
     lacks: Lacks | None = None,
     keeps_folder: bool = True,
     of_study: bool = False,
+    keep_manual: Callable[[str], None] | None = None,
 ) -> None:
     """Composes the configuration from the command line and runs the task on it, or a sweep of it with -m.
 
@@ -221,18 +223,18 @@ def start(
         lacks: (configuration, key, choice) -> what a choice of `search.params` would need, which is then left out.
         keeps_folder: whether the task has results to keep; if not, Hydra makes no folder for it.
         of_study: whether the task looks at a study, which the words name as `sweep.naming` says.
+        keep_manual: gets what --help has printed.
     """
     job = Job(task, check, contents, lacks)
 
     def run(config: DictConfig) -> Any:  # Hydra asks for the file of a function; an object has none
         return job(config)
 
-    def manual(config: DictConfig) -> None:
-        try:
-            print_manual(sys.modules[task.__module__].__doc__ or "", config)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def show_manual(config: DictConfig) -> None:
+        text = manual(sys.modules[task.__module__].__doc__ or "", config)
+        tell(text)
+        if keep_manual is not None:
+            keep_manual(text)
         leave_at_once()
 
     # looked for by the sweeper
@@ -246,7 +248,7 @@ def start(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing; what is printed is decided here
     try:
         with composer(command.folder) as composes:
-            fault = _run(composes, command, job, run, manual if command.asks_help else None)
+            fault = _run(composes, command, job, run, show_manual if command.asks_help else None)
             if fault is not None:
                 if traces_wanted or not job.is_refusal(fault):
                     raise fault

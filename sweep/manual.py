@@ -25,20 +25,19 @@ CONF = Path(__file__).parents[1] / "conf"
 LISTED = 8  # entries of a list that are shown
 
 
-def print_manual(about: str, config: DictConfig) -> None:
-    """Prints what can be chosen, and every setting with its value in this configuration and its meaning."""
-    print(f"{about.strip()}\n\nChoices (GROUP=NAME):")
-    for name, choices in groups().items():
-        print(folded(f"{name}: {', '.join(choices)}", "  "))
-    print("\nSettings (KEY=VALUE) and their values with this command; as YAML: --cfg job")
+def manual(about: str, config: DictConfig) -> str:
+    """What can be chosen, and every setting with its value in this configuration and its meaning, in lines."""
+    lines = [about.strip(), "", "Choices (GROUP=NAME):"]
+    lines += [folded(f"{name}: {', '.join(choices)}", "  ") for name, choices in groups().items()]
+    lines += ["", "Settings (KEY=VALUE) and their values with this command; as YAML: --cfg job"]
     part = ""
     for key, meaning in meanings(Config).items():
         if key.split(".")[0] != part:
             part = key.split(".")[0]
-            print()
-        for line in _shown(config, key):
-            print(f"  {line}")
-        print(folded(meaning, " " * 6))
+            lines.append("")
+        lines += [f"  {line}" for line in _shown(config, key)]
+        lines.append(folded(meaning, " " * 6))
+    return "\n".join(lines) + "\n"
 
 
 def groups() -> dict[str, list[str]]:

@@ -392,6 +392,12 @@ def test_neither_help_nor_a_refusal_loads_torch() -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print('loaded', sorted({{'torch', 'diffusers', 'open_clip', 'wandb'}} & set(sys.modules)))"
     )
-    for arguments in (["--help"], ["train.lora.rank=0"], ["captions=nix"], ["data.path=nowhere", "base.device=gpu"]):
+    for arguments in (
+        ["--help"],
+        ["--help", "-m"],
+        ["train.lora.rank=0"],
+        ["captions=nix"],
+        ["data.path=nowhere", "base.device=gpu"],
+    ):
         ran = command("-c", look.format(arguments=arguments), cwd=ROOT)
         assert ran.out.splitlines()[-1] == "loaded []", ran.text
