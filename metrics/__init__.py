@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Constraint", "Judge", "SampleError", "ScoreError", "ScoreSettings", "Scores", "score"]
 
 # Raised when the same pictures get other numbers, so that an outcome of before is not taken for one of now.
-VERSION = 2
+VERSION = 3
 
 _HOMES = {
     "Constraint": "metrics.settings",

@@ -103,7 +103,8 @@ def _score(options: argparse.Namespace, settings: ScoreSettings) -> tuple[Paired
 
     pairs = read_pairs(options.images, options.base)
     references, others, training = (
-        read_folder(folder) if folder else {} for folder in (options.references, options.others, options.training)
+        read_folder(folder, reduce=True) if folder else {}
+        for folder in (options.references, options.others, options.training)
     )
     judge = judge_of(settings, references, others, training, options.nouns)
     asked = judge.asked_among(pairs.prompts)

@@ -132,7 +132,8 @@ def _against_itself(
     settings = settings_from(config["score"])
     others, training = config["eval"].get("others"), config["data"]["path"]
     references, pool, trained = (
-        read_folder(Path(place)) if place else {} for place in (config["data"]["references"], others, training)
+        read_folder(Path(place), reduce=True) if place else {}
+        for place in (config["data"]["references"], others, training)
     )
     judge = judge_of(settings, references, pool, trained, nouns)
     first, second = ([read_picture(folder / outcome["base_images"][pair[i]]) for pair in twice] for i in (0, 1))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from metrics.images import ScoreError
+from metrics.images import ScoreError, reduced
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -34,8 +34,11 @@ class PairedFolders:
     captioned: bool  # whether every prompt comes from a NAME.txt
 
 
-def read_folder(folder: Path) -> dict[str, Tensor]:
+def read_folder(folder: Path, *, reduce: bool = False) -> dict[str, Tensor]:
     """Return name without suffix -> (3, H, W) float in [0, 1], by name; transparent pixels lie on white.
+
+    Args:
+        reduce: keep large pictures `reduced`, for what is not compared pixel by pixel.
 
     Raises:
         ScoreError: listing what is wrong: no folder, no pictures, two of one name, or files that cannot be read.
@@ -49,7 +52,8 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
             faults.append(f"{file}: there is another picture called {file.stem}")
             continue
         try:
-            found[file.stem] = read_picture(file)
+            picture = read_picture(file)
+            found[file.stem] = reduced(picture) if reduce else picture
         except (UnidentifiedImageError, OSError) as error:
             faults.append(f"{file}: {error}")
     if faults:
@@ -99,8 +103,8 @@ def _text(name: str, *folders: Path) -> str:
 
 
 def read_picture(file: Path) -> Tensor:
-    """Return (3, H, W) float in [0, 1]; transparent pixels lie on white."""
+    """Return (3, H, W) float in [0, 1], upright; transparent pixels lie on white."""
     with Image.open(file) as opened:
-        picture = opened.convert("RGBA")
+        picture = ImageOps.exif_transpose(opened).convert("RGBA")
     on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return torch.from_numpy(np.asarray(on_white, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()

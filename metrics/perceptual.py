@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,16 @@ class Lpips:
         self.model: Any = load_lpips(path, net).to(self.device)
 
     @torch.inference_mode()
-    def vectors(self, images: Sequence[Tensor]) -> Tensor:
-        """Return (N, D) float32 on the CPU: per layer, sqrt(head / pixels) times the unit-normalised activations."""
+    def vectors(self, images: Iterable[Tensor]) -> Tensor:
+        """Return (N, D) float32 on the CPU: per layer, sqrt(head / pixels) times the unit-normalised activations.
+
+        Args:
+            images: of any size; they are taken one by one, so that crops need not all be there at once.
+        """
         found = []
-        for start in range(0, len(images), self.batch_size):
-            pixels = resized(images[start : start + self.batch_size], self.side, self.side).to(self.device)
+        small = (resized([image], self.side, self.side) for image in images)
+        while batch := list(islice(small, self.batch_size)):
+            pixels = torch.cat(batch).to(self.device)
             layers = self.model.net.forward(self.model.scaling_layer(2 * pixels - 1))
             parts = []
             for activation, head in zip(layers, self.model.lins, strict=True):

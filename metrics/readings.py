@@ -6,7 +6,7 @@ count (`chosen`, the unrelated prompts) unless said otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -268,13 +268,12 @@ class CopyJudge:
 
         A trainer crops and flips, and a sample may have another aspect: a copy is looked for in each of these.
         """
-        cut = [[crop(image) for image in images] for crop in crops]
-        mirrored = [[image.flip(-1) for image in some] for some in cut[:MIRRORED]]
-        return self._vectors([image for some in (*cut, *mirrored) for image in some])
+        mirrored = [lambda image, crop=crop: crop(image).flip(-1) for crop in crops[:MIRRORED]]
+        return self._vectors(variant(image) for variant in (*crops, *mirrored) for image in images)
 
-    def _vectors(self, images: Sequence[Tensor]) -> Tensor:
+    def _vectors(self, images: Iterable[Tensor]) -> Tensor:
         """Return LPIPS vectors of pictures at full contrast: a paler copy is a copy."""
-        return self.lpips.vectors([levelled(image) for image in images])
+        return self.lpips.vectors(levelled(image) for image in images)
 
     def _to_training(self, vectors: Tensor) -> Floats:
         """Return (N, variants, training pictures) distances of pictures."""

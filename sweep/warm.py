@@ -10,10 +10,10 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from metrics.settings import ScoreSettings
+from trainer.files import file_state
 from trainer.settings import BaseSettings
 
 if TYPE_CHECKING:
@@ -92,14 +92,12 @@ def warm_judge(
                 settings, _pictures(references), _pictures(others), _pictures(training), training_nouns=training_nouns
             )
 
-    files = [
-        [(str(e.path), e.path.stat().st_mtime_ns, e.path.stat().st_size) for e in folder]
-        for folder in (references, others, training)
-    ]
+    files = [[file_state(e.path) for e in folder] for folder in (references, others, training)]
     return _JUDGE.get(repr((settings, files, tuple(training_nouns))), make)
 
 
 def _pictures(examples: Sequence[Example]) -> list[Tensor]:
+    from metrics.images import reduced
     from trainer.pixels import read_picture
 
-    return [read_picture(Path(example.path)) for example in examples]
+    return [reduced(read_picture(example.path)) for example in examples]

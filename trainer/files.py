@@ -1,4 +1,4 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Writing a file so that it is there whole or not at all, and telling whether one is still what it was."""
 
 import os
 from contextlib import suppress
@@ -25,3 +25,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def file_state(path: Path) -> tuple[Path, int, int, int]:
+    """What changes when a file is written or replaced: path, time of change in ns, size in bytes, inode."""
+    found = path.stat()
+    return path.absolute(), found.st_mtime_ns, found.st_size, found.st_ino

@@ -124,6 +124,14 @@ def test_transparent_pictures_lie_on_white_and_any_format_is_read(tmp_path):
     assert found["clear"].min() == 1 and found["grey"].shape == (3, 48, 32) and found["grey"].max() < 0.1
 
 
+def test_a_photograph_is_upright_and_reduced_where_that_is_asked_for(tmp_path):
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    Image.new("RGB", (1600, 800)).save(tmp_path / "photo.jpg", exif=lying)
+    assert read_folder(tmp_path)["photo"].shape == (3, 1600, 800)
+    assert read_folder(tmp_path, reduce=True)["photo"].shape == (3, 1448, 724)
+
+
 def test_two_pictures_of_one_name_cannot_be_paired(tmp_path):
     for suffix in (".png", ".jpg"):
         save(tmp_path / "images", pictures("flat", range(1)), suffix)

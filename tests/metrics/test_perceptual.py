@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import lpips
@@ -29,6 +31,24 @@ def test_equal_pictures_are_nothing_apart(lpips_file):
     vectors = Lpips(str(lpips_file)).vectors(pictures("chalk", range(3), 80))
     found = lpips_distances(vectors, vectors)
     assert found.diagonal().max() < 1e-5 < found[0, 1:].min()
+
+
+def test_pictures_are_taken_one_by_one_so_that_crops_of_photographs_need_not_all_be_there(lpips_file):
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def crops() -> Iterator[torch.Tensor]:
+        nonlocal most
+        for picture in pictures("chalk", range(12), 80):
+            crop = picture.flip(-1)
+            alive.append(weakref.ref(crop))
+            most = max(most, sum(one() is not None for one in alive))
+            yield crop
+
+    model = Lpips(str(lpips_file), batch_size=5)
+    found = model.vectors(crops())
+    assert most <= 2
+    assert torch.equal(found, model.vectors([picture.flip(-1) for picture in pictures("chalk", range(12), 80)]))
 
 
 def test_every_tensor_of_the_file_is_in_the_model(lpips_file):
