@@ -10,14 +10,14 @@ from metrics.settings import ScoreSettings
 from sweep.examples import sheet_file, sheet_rows
 from sweep.schema import Config
 from trainer.base import base_ids
+from trainer.files import file_state
 
 
 def content_id(place: str | Path) -> str:
     """A hash of a file, or of a folder's files and their names; hidden ones and folders in it do not count."""
     place = Path(place).expanduser()
     if place.is_file():
-        found = place.stat()
-        return _file_id(place.absolute(), found.st_mtime_ns, found.st_size, found.st_ino)
+        return _file_id(*file_state(place))
     files = [file for file in sorted(place.iterdir()) if file.is_file() and not file.name.startswith(".")]
     names = "\x1f".join(f"{file.name}\x1f{content_id(file)}" for file in files)
     return blake2b(names.encode(), digest_size=16).hexdigest()

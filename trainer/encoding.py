@@ -1,6 +1,10 @@
 """Latents and text embeddings through the cache: each is computed once per study, not once per trial."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache as once
+from functools import lru_cache, partial
+from hashlib import blake2b, file_digest
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -9,10 +13,12 @@ from torch.nn.functional import avg_pool2d, interpolate
 from trainer.buckets import Fit
 from trainer.cache import TensorCache, content_key
 from trainer.examples import Example
+from trainer.files import file_state
 from trainer.flux import FluxBase, Text
 from trainer.pixels import read_mask, read_picture
 from trainer.plan import Plan
 
+PIXELS = "pixels 1"  # to be raised when the same file and bucket give other pixels
 _HELD_BYTES = 2**28  # of embeddings kept on the device: 64 texts of FLUX.1-dev, thousands of the sandbox
 
 
@@ -35,10 +41,16 @@ def encode_examples(
     """
     latents = {}
     for index, example in enumerate(examples):
-        picture = read_picture(example.path)
+        file = _file_id(*file_state(example.path))
+        picture = once(partial(read_picture, example.path))  # only if a side is not there yet
         for side in plan.sides:
-            pixels = fit_pixels(picture, side.fits[index])
-            latents[side.side, index] = _encode(base, pixels, cache).to(base.device)
+            fit = side.fits[index]
+            key = content_key(PIXELS, file, *fit.resized, *fit.crop_xy, *fit.bucket, base.vae_id)
+            kept = cache.load("latents", key)
+            if kept is None:
+                kept = {"latents": base.encode_pictures(fit_pixels(picture(), fit)[None])[0]}
+                cache.store("latents", key, kept)
+            latents[side.side, index] = kept["latents"].to(base.device)
     return latents
 
 
@@ -58,13 +70,11 @@ def encode_masks(base: FluxBase, examples: Sequence[Example], plan: Plan) -> dic
     return masks
 
 
-def _encode(base: FluxBase, pixels: Tensor, cache: TensorCache) -> Tensor:
-    key = content_key(pixels, base.vae_id)
-    found = cache.load("latents", key)
-    if found is None:
-        found = {"latents": base.encode_pictures(pixels[None])[0]}
-        cache.store("latents", key, found)
-    return found["latents"]
+@lru_cache(maxsize=10_000)
+def _file_id(path: Path, changed_ns: int, size: int, inode: int) -> str:
+    """Stands for a file's content. Not its pixels: a photograph takes a second to decode and to resize."""
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 class Texts:

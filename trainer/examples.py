@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from trainer.files import file_state
 from trainer.seeds import derive_seed
 
 ALPHA = "alpha"  # as the folder of masks: every picture's own transparency
@@ -206,8 +207,14 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _check_picture(path: Path) -> tuple[int, int, int]:
-    """Decode the whole picture, since a truncated one opens without complaint; return its upright size and frames."""
-    if path.stat().st_size == 0:
+    """A picture's upright size and frames, read once while its file stays what it is."""
+    return _decoded(*file_state(path))
+
+
+@lru_cache(maxsize=10_000)  # a folder is looked at several times in every trial, and a photograph takes .2 s
+def _decoded(path: Path, changed_ns: int, size: int, inode: int) -> tuple[int, int, int]:
+    """Decode the whole picture, since a truncated one opens without complaint."""
+    if size == 0:
         raise ValueError("an empty file (0 bytes)")
     try:
         with opened(path) as picture:

@@ -22,10 +22,10 @@ def read_picture(path: str | Path) -> Tensor:
     with opened(path) as stored:
         picture = ImageOps.exif_transpose(stored)
         if _is_deep(picture):
-            pixels = np.repeat(_deep_grey(picture)[:, :, None], 3, axis=2)
-        else:
-            pixels = np.asarray(_over(picture, "white").convert("RGB"), dtype=np.float32) / 255.0
-    return torch.from_numpy(pixels.clip(0.0, 1.0)).permute(2, 0, 1).contiguous()
+            return torch.from_numpy(_deep_grey(picture).clip(0.0, 1.0)).repeat(3, 1, 1)
+        pixels = torch.from_numpy(np.array(_over(picture, "white").convert("RGB")))
+    # As bytes into the order of the channels and in place: a photograph is 70 MB as bytes and 290 MB as floats.
+    return pixels.permute(2, 0, 1).contiguous().float().div_(255.0)
 
 
 def _over(picture: Image.Image, colour: str) -> Image.Image:

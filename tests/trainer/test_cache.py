@@ -1,13 +1,16 @@
 """The cache: keys follow content, files are whole, damage is repaired."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 from safetensors import safe_open
 
+import trainer.encoding
 from trainer.buckets import Bucket, Fit
 from trainer.cache import TensorCache, content_key, file_bytes, write_atomic
 from trainer.encoding import Texts, encode_examples, fit_pixels
@@ -102,6 +105,33 @@ def test_latents_and_texts_are_computed_once(base: FluxBase, picture_folder: Pat
     assert len(list((tmp_path / "texts").iterdir())) == 2
     reread = Texts(base, cache)(["", "a heart"])
     assert torch.equal(reread.pooled[1], texts.pooled[0])
+
+
+def test_a_picture_whose_latents_are_there_is_not_decoded_and_another_in_its_place_is(
+    base: FluxBase, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(picture_folder, tmp_path / "pictures")
+    cache = TensorCache(tmp_path / "cache")
+    read: list[str] = []
+    really = trainer.encoding.read_picture
+    monkeypatch.setattr(trainer.encoding, "read_picture", lambda path: (read.append(path.name), really(path))[1])
+
+    def encoded() -> dict[tuple[int, int], torch.Tensor]:
+        examples = read_examples(tmp_path / "pictures")
+        plan = make_plan(examples, MixSettings({256: 1, 512: 1}), scale=base.scale, step=base.step_px, seed=0)
+        return encode_examples(base, examples, plan, cache)
+
+    first = encoded()
+    assert len(read) == 4, "once for all sides"
+    encoded()
+    assert len(read) == 4
+    file = min((tmp_path / "pictures").glob("*.png"))
+    with Image.open(file) as picture:
+        other = ImageOps.invert(picture.convert("RGB"))
+    other.save(file)
+    again = encoded()
+    assert read[4:] == [file.name]
+    assert [torch.equal(first[512, index], again[512, index]) for index in range(4)] == [False, True, True, True]
 
 
 def test_a_file_can_be_read_by_whoever_reads_other_new_files(tmp_path):

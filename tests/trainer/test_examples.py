@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import trainer.examples
 from trainer.examples import DatasetError, oddities, picture_suffixes, read_examples
 from trainer.pixels import read_mask, read_picture
 
@@ -231,3 +232,24 @@ def test_a_mask_may_be_of_any_depth_or_drawn_by_transparency(tmp_path: Path) -> 
     for example in read_examples(pictures, masks=str(masks)):
         found = read_mask(example)[0]
         assert found[:, :4].max() == 0 and found[:, 4:].mean().item() == pytest.approx(0.5, abs=0.01), example.path.name
+
+
+def test_a_picture_is_decoded_once_while_its_file_stays_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        Image.new("RGB", (32, 48)).save(tmp_path / f"{name}.png")
+    decoded: list[str] = []
+    really = trainer.examples.opened
+    monkeypatch.setattr(trainer.examples, "opened", lambda path: (decoded.append(path.name), really(path))[1])
+    first = read_examples(tmp_path)
+    (tmp_path / "a.txt").write_text("a heart")
+    again = read_examples(tmp_path)
+    assert decoded == ["a.png", "b.png"] and [example.width for example in again] == [32, 32]
+    assert not first[0].captions and again[0].captions == ("a heart",), "what lies beside it is read every time"
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    assert read_examples(tmp_path)[0].width == 64
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:40])
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=r"b\.png"):
+            read_examples(tmp_path)
