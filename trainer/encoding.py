@@ -1,6 +1,6 @@
 """Latents and text embeddings through the cache: each is computed once per study, not once per trial."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache as once
 from functools import lru_cache, partial
 from hashlib import blake2b, file_digest
@@ -39,35 +39,55 @@ def encode_examples(
     Returns:
         (side, index of the example) -> (C, h, w), float32, on the base's device.
     """
+
+    def encode(pixels: Tensor) -> Tensor:
+        return base.encode_pictures(pixels[None])[0]
+
     latents = {}
     for index, example in enumerate(examples):
-        file = _file_id(*file_state(example.path))
-        picture = once(partial(read_picture, example.path))  # only if a side is not there yet
-        for side in plan.sides:
-            fit = side.fits[index]
-            key = content_key(PIXELS, file, *fit.resized, *fit.crop_xy, *fit.bucket, base.vae_id)
-            kept = cache.load("latents", key)
-            if kept is None:
-                kept = {"latents": base.encode_pictures(fit_pixels(picture(), fit)[None])[0]}
-                cache.store("latents", key, kept)
-            latents[side.side, index] = kept["latents"].to(base.device)
+        made_from = _file_id(*file_state(example.path)), base.vae_id
+        for side, found in _at_sides(plan, index, partial(read_picture, example.path), encode, cache, made_from):
+            latents[side, index] = found.to(base.device)
     return latents
 
 
-def encode_masks(base: FluxBase, examples: Sequence[Example], plan: Plan) -> dict[tuple[int, int], Tensor]:
+def encode_masks(
+    base: FluxBase, examples: Sequence[Example], plan: Plan, cache: TensorCache
+) -> dict[tuple[int, int], Tensor]:
     """Where the loss counts, of the examples that say so, cut as their pictures are.
 
     Returns:
         (side, index of the example) -> (1, h, w) in [0, 1], float32, at the size of the latents.
     """
+    shrink = partial(avg_pool2d, kernel_size=base.vae_factor)
     masks = {}
     for index, example in enumerate(examples):
         if example.mask is not None:
-            mask = read_mask(example)
-            for side in plan.sides:
-                cut = fit_pixels(mask, side.fits[index])
-                masks[side.side, index] = avg_pool2d(cut, base.vae_factor).to(base.device)
+            kind = "alpha" if example.mask == example.path else "mask"
+            made_from = _file_id(*file_state(example.mask)), kind, example.width, example.height, base.vae_factor
+            for side, found in _at_sides(plan, index, partial(read_mask, example), shrink, cache, made_from):
+                masks[side, index] = found.to(base.device)
     return masks
+
+
+def _at_sides(
+    plan: Plan,
+    index: int,
+    read: Callable[[], Tensor],
+    make: Callable[[Tensor], Tensor],
+    cache: TensorCache,
+    made_from: Sequence[str | int],
+) -> Iterator[tuple[int, Tensor]]:
+    """What is made of one picture's cut at every side; the picture is read only if one of them is not there yet."""
+    picture = once(read)
+    for side in plan.sides:
+        fit = side.fits[index]
+        key = content_key(PIXELS, *made_from, *fit.resized, *fit.crop_xy, *fit.bucket)
+        found = cache.load("latents", key)
+        if found is None:
+            found = {"latents": make(fit_pixels(picture(), fit))}
+            cache.store("latents", key, found)
+        yield side.side, found["latents"]
 
 
 @lru_cache(maxsize=10_000)

@@ -190,7 +190,7 @@ class _Trainee:
             )
         forget_peak(base.device)  # of the trainings before this one on the same base
         self.latents = encode_examples(base, job.examples, job.plan, job.cache)
-        self.masks = encode_masks(base, job.examples, job.plan)
+        self.masks = encode_masks(base, job.examples, job.plan, job.cache)
         self.texts = Texts(base, job.cache)
         self.count_tokens = lru_cache(maxsize=4096)(base.count_tokens)
         self.texts.prepare(_captions_ahead(job))

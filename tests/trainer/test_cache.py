@@ -13,7 +13,7 @@ from safetensors import safe_open
 import trainer.encoding
 from trainer.buckets import Bucket, Fit
 from trainer.cache import TensorCache, content_key, file_bytes, write_atomic
-from trainer.encoding import Texts, encode_examples, fit_pixels
+from trainer.encoding import Texts, encode_examples, encode_masks, fit_pixels
 from trainer.examples import read_examples
 from trainer.flux import FluxBase
 from trainer.plan import make_plan
@@ -132,6 +132,30 @@ def test_a_picture_whose_latents_are_there_is_not_decoded_and_another_in_its_pla
     again = encoded()
     assert read[4:] == [file.name]
     assert [torch.equal(first[512, index], again[512, index]) for index in range(4)] == [False, True, True, True]
+
+
+def test_a_mask_is_cut_once_and_is_another_for_another_file_or_as_transparency(
+    base: FluxBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "masks").mkdir()
+    clear = Image.new("RGBA", (96, 96), (255, 0, 0, 255))
+    clear.paste((0, 0, 0, 0), (0, 0, 48, 96))
+    clear.save(tmp_path / "a.png")
+    clear.save(tmp_path / "masks" / "a.png")
+    read: list[str] = []
+    really = trainer.encoding.read_mask
+    monkeypatch.setattr(trainer.encoding, "read_mask", lambda e: (read.append(str(e.mask)), really(e))[1])
+
+    def mask(masks: str) -> torch.Tensor:
+        examples = read_examples(tmp_path, masks=masks)
+        plan = make_plan(examples, MixSettings({512: 1}), scale=base.scale, step=base.step_px, seed=0)
+        return encode_masks(base, examples, plan, TensorCache(tmp_path / "cache"))[512, 0]
+
+    seen, drawn = mask("alpha"), mask(str(tmp_path / "masks"))
+    assert 0.4 < seen.mean() < 0.6 and not torch.equal(seen, drawn), "red is no full white"
+    assert torch.equal(mask("alpha"), seen) and len(read) == 2
+    Image.new("L", (96, 96), 255).save(tmp_path / "masks" / "a.png")
+    assert mask(str(tmp_path / "masks")).min() > 0.99 and len(read) == 3
 
 
 def test_a_file_can_be_read_by_whoever_reads_other_new_files(tmp_path):
