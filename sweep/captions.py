@@ -274,10 +274,9 @@ def _encoders(config: Config) -> list[Encoder]:
 
 
 def _thumbnail(path: Path) -> str:
-    from PIL import Image, ImageOps
+    from trainer.viewing import view
 
-    with Image.open(path) as stored:
-        picture = ImageOps.exif_transpose(stored).convert("RGB")
+    picture = view(path)
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     packed = io.BytesIO()
     picture.save(packed, "JPEG", quality=85)

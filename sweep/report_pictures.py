@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sweep.checks import marks
 from sweep.findings import OBJECTIVES, Entry, Findings
@@ -13,6 +13,7 @@ from sweep.numbers import number
 from sweep.outcome import unrelated
 from sweep.study import rectangle
 from trainer.examples import is_picture
+from trainer.viewing import view
 
 EDGE = 256  # px, the longer edge of a sample on the page
 SHEET_EDGE = 1200  # px, the longer edge of a contact sheet
@@ -55,12 +56,11 @@ class Album:
     def pack(self, file: Path, alt: str, edge: int = EDGE, mark: str = "") -> Picture:
         """The picture in the page's format; without a URL when the file is gone or the page is full."""
         try:
-            with Image.open(file) as opened:
-                small = max(opened.size) <= PIXELS
-                picture = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError):
+            picture = view(file)
+        except OSError:
             self.missing.add(file)
             return Picture("", alt, mark)
+        small = max(picture.size) <= PIXELS
         if not small:
             picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
         packed = io.BytesIO()

@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps
-
 from trainer.answers import CaptionerDown, NoAnswer
 from trainer.captioner_settings import CaptionerSettings
+from trainer.viewing import view
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -118,9 +117,8 @@ def read_key(settings: CaptionerSettings) -> str:
 
 def _data_url(picture: Path, longest_px: int) -> str:
     """The picture as JPEG, upright, over white, no larger than asked for."""
-    with Image.open(picture) as stored:
-        shown = ImageOps.exif_transpose(stored).convert("RGBA")
+    shown = view(picture)
     shown.thumbnail((longest_px, longest_px))
     packed = io.BytesIO()
-    Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB").save(packed, "JPEG", quality=92)
+    shown.save(packed, "JPEG", quality=92)
     return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()

@@ -7,10 +7,11 @@ code of a model's own is run.
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from trainer.answers import CaptionerDown
 from trainer.captioner_settings import CaptionerSettings
+from trainer.viewing import view
 
 _TEMPERATURE = 0.6  # of a second attempt: the likeliest words would be the same again
 
@@ -104,7 +105,6 @@ def model_folder(key: str, model: str) -> Path:
 
 
 def _upright(picture: Path, longest_px: int) -> Image.Image:
-    with Image.open(picture) as stored:
-        shown = ImageOps.exif_transpose(stored).convert("RGB")
+    shown = view(picture)
     shown.thumbnail((longest_px, longest_px))
     return shown

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from trainer.examples import Example, opened
+from trainer.viewing import deep_grey, is_deep, over
 
 
 def read_picture(path: str | Path) -> Tensor:
@@ -21,32 +22,11 @@ def read_picture(path: str | Path) -> Tensor:
     """
     with opened(path) as stored:
         picture = ImageOps.exif_transpose(stored)
-        if _is_deep(picture):
-            return torch.from_numpy(_deep_grey(picture).clip(0.0, 1.0)).repeat(3, 1, 1)
-        pixels = torch.from_numpy(np.array(_over(picture, "white").convert("RGB")))
+        if is_deep(picture):
+            return torch.from_numpy(deep_grey(picture).clip(0.0, 1.0)).repeat(3, 1, 1)
+        pixels = torch.from_numpy(np.array(over(picture, "white").convert("RGB")))
     # As bytes into the order of the channels and in place: a photograph is 70 MB as bytes and 290 MB as floats.
     return pixels.permute(2, 0, 1).contiguous().float().div_(255.0)
-
-
-def _over(picture: Image.Image, colour: str) -> Image.Image:
-    """The picture with its transparent parts over a colour."""
-    if not picture.has_transparency_data:
-        return picture
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture)
-
-
-def _is_deep(picture: Image.Image) -> bool:
-    """Whether it is grey of more than 8 bits, which Pillow would clip."""
-    return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
-
-
-def _deep_grey(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Grey of 16 bits (Pillow opens it as I or I;16), of 32 bits, or of floats that end at 1, 255 or 65535."""
-    grey = np.asarray(picture, dtype=np.float32)
-    largest = grey.max()
-    floats = (1.0, 255.0, 65535.0) if picture.mode == "F" else (65535.0,)
-    return grey / next((end for end in floats if largest <= end), 2.0**32 - 1)
 
 
 def read_mask(example: Example) -> Tensor:
@@ -69,6 +49,6 @@ def read_mask(example: Example) -> Tensor:
 
 def _mask_values(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
     """A mask's grey values in [0, 1]; what is transparent does not count."""
-    if _is_deep(picture):
-        return _deep_grey(picture)
-    return np.asarray(_over(picture, "black").convert("L"), dtype=np.float32) / 255.0
+    if is_deep(picture):
+        return deep_grey(picture)
+    return np.asarray(over(picture, "black").convert("L"), dtype=np.float32) / 255.0

@@ -21,6 +21,7 @@ from trainer.captioner_settings import TaggerSettings
 from trainer.examples import Example
 from trainer.files import write_atomic
 from trainer.local_captioner import model_folder
+from trainer.viewing import view
 
 GENERAL, CHARACTER = "0", "4"
 _FILES = ("model.onnx", "selected_tags.csv")
@@ -101,8 +102,5 @@ class Tagger:
 
     def _pixels(self, picture: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
         size = int(self._input.shape[1])
-        with Image.open(picture) as stored:
-            shown = ImageOps.exif_transpose(stored).convert("RGBA")
-        white = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
-        square = ImageOps.pad(white, (size, size), Image.Resampling.BICUBIC, color="white")
+        square = ImageOps.pad(view(picture), (size, size), Image.Resampling.BICUBIC, color="white")
         return np.ascontiguousarray(np.asarray(square, dtype=np.float32)[None, :, :, ::-1])
