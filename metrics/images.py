@@ -15,7 +15,9 @@ from torch.nn import functional
 # Rec. 601 luma and two opponent axes (red-green, blue-yellow), the usual cheap stand-in for Lab.
 OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]])
 
-LARGEST = 1024  # px; edge of the square whose area a judged picture has at most: FLUX draws no larger
+LARGEST = (
+    1024  # px; edge of the square whose area a judged picture has at most: FLUX.1-dev's own, and more than encoders see
+)
 SAME_RMS = 0.02  # of the tone range, between two 24 x 24 px copies of one picture
 
 

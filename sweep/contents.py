@@ -2,31 +2,24 @@
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 
 from metrics.settings import ScoreSettings
 from sweep.examples import sheet_file, sheet_rows
 from sweep.schema import Config
 from trainer.base import base_ids
-from trainer.files import file_state
+from trainer.files import file_id
 
 
 def content_id(place: str | Path) -> str:
     """A hash of a file, or of a folder's files and their names; hidden ones and folders in it do not count."""
     place = Path(place).expanduser()
     if place.is_file():
-        return _file_id(*file_state(place))
+        return file_id(place)
     files = [file for file in sorted(place.iterdir()) if file.is_file() and not file.name.startswith(".")]
     names = "\x1f".join(f"{file.name}\x1f{content_id(file)}" for file in files)
     return blake2b(names.encode(), digest_size=16).hexdigest()
-
-
-@lru_cache(maxsize=10_000)  # judges of gigabytes are asked for in every trial
-def _file_id(place: Path, changed_ns: int, size: int, inode: int) -> str:
-    with place.open("rb") as file:
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def judge_files(score: ScoreSettings) -> dict[str, str]:

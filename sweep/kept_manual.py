@@ -27,7 +27,7 @@ def state() -> str | None:
     if sys.argv[1:] not in (["--help"], ["-h"]) or shutil.get_terminal_size().columns < COLUMNS:
         return None
     files = sorted(file for room in MADE_FROM for file in (HERE.parent / room).rglob("*.[py]*"))
-    looked = [(file, file.stat()) for file in files if file.suffix in (".py", ".yaml")]
+    looked = [(file, file.stat()) for file in files if file.suffix in (".py", ".yaml") and file.is_file()]
     said = [f"{file} {stat.st_mtime_ns} {stat.st_size}" for file, stat in looked]
     return blake2b("\n".join(said).encode(), digest_size=16).hexdigest()
 

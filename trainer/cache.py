@@ -1,8 +1,9 @@
 """Tensors kept on disk under a hash of everything they were made from.
 
-A key can never be stale: other pixels, another caption or another encoder is another key. (Trainers that key captions
-by file name silently train on yesterday's captions.) Any number of processes may share a folder: files appear by one
-rename, and two that make the same tensor make the same file.
+A key is not stale by itself: another file or cut, another caption or another encoder is another key; a change of how
+files are read has to raise `encoding.PIXELS`. (Trainers that key captions by file name silently train on yesterday's
+captions.) Any number of processes may share a folder: files appear by one rename, and two that make the same tensor
+make the same file.
 """
 
 import json

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache as once
-from functools import lru_cache, partial
-from hashlib import blake2b, file_digest
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from trainer.buckets import Fit
 from trainer.cache import TensorCache, content_key
 from trainer.examples import Example
-from trainer.files import file_state
+from trainer.files import file_id
 from trainer.flux import FluxBase, Text
 from trainer.pixels import read_mask, read_picture
 from trainer.plan import Plan
@@ -45,8 +43,9 @@ def encode_examples(
 
     latents = {}
     for index, example in enumerate(examples):
-        made_from = _file_id(*file_state(example.path)), base.vae_id
-        for side, found in _at_sides(plan, index, partial(read_picture, example.path), encode, cache, made_from):
+        made_from = file_id(example.path), base.vae_id
+        read = partial(read_picture, example.path)
+        for side, found in _at_sides(plan, index, read, encode, cache, "latents", made_from):
             latents[side, index] = found.to(base.device)
     return latents
 
@@ -64,8 +63,9 @@ def encode_masks(
     for index, example in enumerate(examples):
         if example.mask is not None:
             kind = "alpha" if example.mask == example.path else "mask"
-            made_from = _file_id(*file_state(example.mask)), kind, example.width, example.height, base.vae_factor
-            for side, found in _at_sides(plan, index, partial(read_mask, example), shrink, cache, made_from):
+            made_from = file_id(example.mask), kind, example.width, example.height, base.vae_factor
+            read = partial(read_mask, example)
+            for side, found in _at_sides(plan, index, read, shrink, cache, "masks", made_from):
                 masks[side, index] = found.to(base.device)
     return masks
 
@@ -76,25 +76,22 @@ def _at_sides(
     read: Callable[[], Tensor],
     make: Callable[[Tensor], Tensor],
     cache: TensorCache,
+    kind: str,
     made_from: Sequence[str | int],
 ) -> Iterator[tuple[int, Tensor]]:
-    """What is made of one picture's cut at every side; the picture is read only if one of them is not there yet."""
+    """What is made of one picture's cut at every side, from the cache or anew.
+
+    It goes by the picture's file and not by its pixels: to decode and resize a photograph takes a second.
+    """
     picture = once(read)
     for side in plan.sides:
         fit = side.fits[index]
         key = content_key(PIXELS, *made_from, *fit.resized, *fit.crop_xy, *fit.bucket)
-        found = cache.load("latents", key)
+        found = cache.load(kind, key)
         if found is None:
-            found = {"latents": make(fit_pixels(picture(), fit))}
-            cache.store("latents", key, found)
-        yield side.side, found["latents"]
-
-
-@lru_cache(maxsize=10_000)
-def _file_id(path: Path, changed_ns: int, size: int, inode: int) -> str:
-    """Stands for a file's content. Not its pixels: a photograph takes a second to decode and to resize."""
-    with path.open("rb") as file:
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+            found = {kind: make(fit_pixels(picture(), fit))}
+            cache.store(kind, key, found)
+        yield side.side, found[kind]
 
 
 class Texts:

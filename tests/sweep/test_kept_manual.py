@@ -51,6 +51,13 @@ def test_the_manual_is_made_once_and_again_when_a_choice_or_a_comment_has_change
     assert "      the width inside" in manual(checkout, "--help")[0]
 
 
+def test_an_editor_that_has_a_file_open_is_no_obstacle(checkout: Path) -> None:
+    lock = checkout / "conf/captions/.#none.yaml"  # as Emacs makes them: a link to nothing
+    lock.symlink_to("somebody@somewhere.1234")
+    assert "  train.lora.rank=16" in manual(checkout, "--help")[0]
+    lock.unlink()
+
+
 def test_with_other_words_or_a_narrow_terminal_it_is_made(checkout: Path) -> None:
     manual(checkout, "--help")
     said, how = manual(checkout, "--help", "train.lora.rank=7")
